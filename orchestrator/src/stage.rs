@@ -1,0 +1,110 @@
+//! What stands in the vault beside a record while a rotation is open.
+//!
+//! Writer and reader are the types of this file; a round trip is tested.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use turnlock_protocol::Credential;
+
+use crate::plan::Plan;
+
+/// The format of a stage; a newer one is refused, never guessed.
+pub const STAGE_FORMAT: u32 = 1;
+
+/// One attempt to replace a credential: candidate and resolved plan, durable
+/// before the target may change.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The stage's format.
+    pub format: u32,
+    /// A random name, the same in vault, audit and rotator.
+    pub id: String,
+    /// When it was staged.
+    pub staged_at: Timestamp,
+    /// The candidate; absent until the target has minted it.
+    pub candidate: Option<Credential>,
+    /// The plan as it was resolved.
+    pub plan: Plan,
+    /// Ids that existed on a minting target before this attempt.
+    #[serde(default)]
+    pub existing: Vec<String>,
+    /// Records of the same account that are committed together with this one.
+    #[serde(default)]
+    pub duplicates: Vec<crate::record::Uid>,
+    /// When the permit was given, and to whom. Durable before the rotator hears of it.
+    #[serde(default)]
+    pub permit: Option<PermitGiven>,
+    /// Why the record is parked, if it is.
+    #[serde(default)]
+    pub parked: Option<String>,
+}
+
+/// A permit that was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermitGiven {
+    /// When.
+    pub at: Timestamp,
+    /// The process that got it.
+    pub rotator: Process,
+    /// The last instant at which that process may still change the target,
+    /// its settle time included.
+    pub until: Timestamp,
+}
+
+/// A process, named so that it can be proven dead on the machine it ran on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// The kernel's boot id, so that a reboot proves the process dead.
+    pub boot: String,
+    /// The pid namespace, in which alone the pid means anything.
+    pub namespace: String,
+    /// The process id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub started: u64,
+}
+
+/// A credential that is no longer current.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Past {
+    /// Its number within the record's history, newest highest.
+    pub number: u64,
+    /// When it left.
+    pub at: Timestamp,
+    /// Why it is here.
+    pub kind: PastKind,
+    /// The attempt that ended it or that it was the candidate of.
+    pub attempt: String,
+    /// The secret itself.
+    pub credential: Credential,
+    /// For an abandoned candidate: the plan it was made for.
+    pub plan: Option<Plan>,
+    /// Why it was abandoned, for people.
+    pub reason: String,
+}
+
+/// Why a credential is in the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PastKind {
+    /// It was current once.
+    Previous,
+    /// A candidate that had a permit and was not committed; it might be alive.
+    Abandoned,
+}
+
+/// A committed rotation whose old credential has not been cleaned up yet.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PendingFinish {
+    /// The attempt.
+    pub attempt: String,
+    /// Not before this instant (`grace`).
+    pub due: Timestamp,
+    /// What was current before.
+    pub previous: Credential,
+    /// The plan of that rotation.
+    pub plan: Plan,
+    /// What the last try said, if there was one.
+    #[serde(default)]
+    pub last_failure: Option<String>,
+}

@@ -1,0 +1,392 @@
+//! Where records and everything that must survive live.
+//!
+//! Every changing method is one committed, flushed transaction that appends
+//! its own audit row: when it returns `Ok`, the change is durable; when it
+//! returns an error, nothing happened. Methods block; callers in asynchronous
+//! code go through [`crate::blocking`].
+
+pub mod local;
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use turnlock_protocol::Credential;
+
+use crate::plan::Identity;
+use crate::record::{Record, Uid};
+use crate::stage::{Attempt, Past, PendingFinish, PermitGiven, Process};
+
+/// A number that grows with every change of a record.
+pub type Revision = u64;
+
+/// What a vault can do. See `docs/vaults.md` for what each backend guarantees.
+pub trait Vault: Send + Sync {
+    /// Shows every record's summary, in no particular order, without reading
+    /// secrets. Stops when the visitor says so by returning false.
+    fn list(&self, visit: &mut dyn FnMut(Summary) -> bool) -> Result<(), VaultError>;
+
+    /// The records a person may mean by this name: its UID, or without regard
+    /// to case its title, `folder/title` or one of its endpoints' names.
+    fn find(&self, name: &str) -> Result<Vec<Summary>, VaultError>;
+
+    /// One record with everything that stands beside it.
+    fn read(&self, uid: &Uid) -> Result<Stored, VaultError>;
+
+    /// Records of one account, by the identities given to [`Vault::put`].
+    fn same_account(&self, identity: &Identity) -> Result<Vec<Uid>, VaultError>;
+
+    /// Adds a record (`expected` none) or replaces it. `identities` are the
+    /// accounts this record resolves to. Refused while an attempt or a finish
+    /// is open unless only fields outside its basis changed (the caller has
+    /// checked that and says so with `beside_open`).
+    fn put(&self, record: &Record, expected: Option<Revision>, identities: &[Identity], beside_open: bool)
+    -> Result<Revision, VaultError>;
+
+    /// Adds or replaces many records at once, in one transaction (import).
+    fn put_all(&self, records: &[(Record, Vec<Identity>)]) -> Result<(), VaultError>;
+
+    /// Removes a record that has neither an open attempt nor an open finish.
+    fn delete(&self, uid: &Uid, expected: Revision) -> Result<(), VaultError>;
+
+    /// Takes the leases of one rotation, all or none.
+    fn acquire(&self, wanted: &LeaseRequest) -> Result<Acquired, VaultError>;
+
+    /// Takes the same leases from holders that were seen as given and have not
+    /// moved since; [`Acquired::Busy`] if any did.
+    fn seize(&self, wanted: &LeaseRequest, seen: &[Holder]) -> Result<Acquired, VaultError>;
+
+    /// Counts the lease's renewal number up. `Fenced` when somebody took it.
+    fn renew(&self, lease: &Lease) -> Result<(), VaultError>;
+
+    /// Gives the leases back. Harmless when somebody took them.
+    fn release(&self, lease: &Lease) -> Result<(), VaultError>;
+
+    /// Appends an attempt to the record's stage. Refused when the record's
+    /// revision is not the one given.
+    fn stage(&self, lease: &Lease, uid: &Uid, revision: Revision, attempt: &Attempt) -> Result<(), VaultError>;
+
+    /// Reads an attempt back through a second connection with a freshly
+    /// unwrapped key: proof that what was staged can be read after a crash.
+    fn read_back(&self, uid: &Uid, attempt: &str) -> Result<Attempt, VaultError>;
+
+    /// Renews the lease, checks the fence and notes the permit, in one
+    /// transaction, before the rotator is told to go. Spends one log-in of the
+    /// account's budget for the proof that follows.
+    fn permit(&self, lease: &Lease, uid: &Uid, attempt: &str, permit: &PermitGiven) -> Result<(), VaultError>;
+
+    /// Puts a minted credential into its attempt.
+    fn minted(&self, lease: &Lease, uid: &Uid, attempt: &str, candidate: &Credential) -> Result<(), VaultError>;
+
+    /// Candidate → current, current → history, stage closed, budget reset: one
+    /// transaction over all `uids`. `merge` gets each record as it is now and
+    /// writes the new credential into it, or says why that is a conflict;
+    /// then nothing is changed.
+    fn commit(&self, lease: &Lease, commit: &Commit<'_>, merge: &dyn Fn(&mut Record) -> Result<(), String>)
+    -> Result<Revision, VaultError>;
+
+    /// Erases an attempt whose permit was never given.
+    fn erase(&self, lease: &Lease, uid: &Uid, attempt: &str, reason: &str) -> Result<(), VaultError>;
+
+    /// Closes an attempt and keeps its candidate in the history as abandoned.
+    fn abandon(&self, lease: &Lease, uid: &Uid, attempt: &str, reason: &str) -> Result<(), VaultError>;
+
+    /// Marks an open attempt (or, with none, the record) as needing a person.
+    /// Everything is kept.
+    fn park(&self, lease: &Lease, uid: &Uid, attempt: Option<&str>, reason: &str) -> Result<(), VaultError>;
+
+    /// Takes the mark of [`Vault::park`] off a record without an open attempt.
+    fn unpark(&self, lease: &Lease, uid: &Uid) -> Result<(), VaultError>;
+
+    /// Makes a credential that was proven (an abandoned or historical one, or
+    /// one a person supplied) current: current → history, the record's parked
+    /// mark taken off, open attempts abandoned.
+    fn adopt(&self, lease: &Lease, uid: &Uid, credential: &Credential, why: &str,
+        merge: &dyn Fn(&mut Record) -> Result<(), String>) -> Result<Revision, VaultError>;
+
+    /// The record's past credentials, newest first.
+    fn history(&self, uid: &Uid) -> Result<Vec<Past>, VaultError>;
+
+    /// Notes that a finish was done (`failure` none), or what it said.
+    fn finished(&self, lease: &Lease, uid: &Uid, attempt: &str, failure: Option<&str>) -> Result<(), VaultError>;
+
+    /// Remembers limits that a target told when it refused a candidate.
+    fn learn(&self, lease: &Lease, uid: &Uid, limits: &turnlock_protocol::PasswordLimits) -> Result<(), VaultError>;
+
+    /// Counts one log-in that may fail, before it is made. Refused with
+    /// [`VaultError::BudgetSpent`] when `limit` were spent within the window.
+    fn spend(&self, identity: &Identity, window_ms: u64, limit: u32) -> Result<(), VaultError>;
+
+    /// The log-ins spent were accepted, or ended a count on the target.
+    fn refund(&self, identity: &Identity) -> Result<(), VaultError>;
+
+    /// Everything open, parked or overdue.
+    fn open_items(&self) -> Result<Vec<OpenItem>, VaultError>;
+
+    /// Appends a row that belongs to no other change.
+    fn audit(&self, event: &AuditEvent) -> Result<(), VaultError>;
+
+    /// Shows the audit rows in order, from a sequence number on.
+    fn audit_rows(&self, from: u64, visit: &mut dyn FnMut(AuditRow) -> bool) -> Result<(), VaultError>;
+
+    /// Proves the audit chain: returns its length and head, in hexadecimal.
+    fn audit_verify(&self) -> Result<(u64, String), VaultError>;
+}
+
+/// A record as lists show it; no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The record.
+    pub uid: Uid,
+    /// Its title.
+    pub title: String,
+    /// Its folders as paths with `/`.
+    pub folders: Vec<String>,
+    /// The record type, none for untyped records.
+    pub record_type: Option<String>,
+    /// The plugin it resolves to without options, if it does.
+    pub plugin: Option<String>,
+    /// Its named endpoints: name, plugin, description.
+    pub endpoints: Vec<(String, String, Option<String>)>,
+    /// Its revision.
+    pub revision: Revision,
+    /// Whether something stands open beside it.
+    pub state: RecordState,
+}
+
+/// Whether something stands open beside a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordState {
+    /// Nothing.
+    Settled,
+    /// An attempt whose outcome is not settled.
+    Open,
+    /// A person has to look.
+    Parked,
+    /// The rotation is done, the old credential not yet cleaned up.
+    Finishing,
+}
+
+/// One record with everything that stands beside it.
+#[derive(Debug)]
+pub struct Stored {
+    /// The record.
+    pub record: Record,
+    /// Its revision.
+    pub revision: Revision,
+    /// Open attempts, oldest first.
+    pub stage: Vec<Attempt>,
+    /// Why it is parked, if it is without an open attempt.
+    pub parked: Option<String>,
+    /// Finishes not done yet.
+    pub pending: Vec<PendingFinish>,
+    /// Limits its target has told.
+    pub learned: turnlock_protocol::PasswordLimits,
+    /// When its credential was last committed by a rotation.
+    pub rotated_at: Option<Timestamp>,
+    /// Whether that credential was committed without proof (`verify: none`).
+    pub unverified: bool,
+}
+
+/// What one rotation must hold alone.
+#[derive(Debug, Clone)]
+pub struct LeaseRequest {
+    /// The record and its duplicates.
+    pub records: Vec<Uid>,
+    /// The account.
+    pub account: Option<Identity>,
+    /// The record of the admin login, held shared.
+    pub admin: Option<Uid>,
+    /// Who asks.
+    pub owner: Owner,
+    /// Time to live without a renewal, in milliseconds.
+    pub ttl_ms: u64,
+}
+
+/// Who holds a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The process.
+    pub process: Process,
+    /// The machine's name, for people.
+    pub machine: String,
+    /// A random number of this run, so that one process may hold many leases.
+    pub run: String,
+}
+
+/// A granted lease.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// Grows with every grant in this vault; a writer with a stale one is refused.
+    pub fence: u64,
+    /// The vault's names of what is held.
+    pub keys: Vec<Vec<u8>>,
+    /// Time to live without a renewal, in milliseconds.
+    pub ttl_ms: u64,
+}
+
+/// Somebody who holds what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Which key.
+    pub key: Vec<u8>,
+    /// Who.
+    pub owner: Owner,
+    /// Its fence.
+    pub fence: u64,
+    /// How often it was renewed.
+    pub renewal: u64,
+    /// Its time to live, in milliseconds.
+    pub ttl_ms: u64,
+}
+
+/// The answer to [`Vault::acquire`].
+#[derive(Debug)]
+pub enum Acquired {
+    /// All of it.
+    Granted(Lease),
+    /// None of it.
+    Busy(Vec<Holder>),
+}
+
+/// What a commit closes.
+#[derive(Debug)]
+pub struct Commit<'a> {
+    /// The record that holds the stage.
+    pub uid: &'a Uid,
+    /// Further records of the same account.
+    pub duplicates: &'a [Uid],
+    /// The attempt.
+    pub attempt: &'a str,
+    /// Committed on a definite success alone (`verify: none`).
+    pub unverified: bool,
+    /// The clean-up to remember, and when it is due.
+    pub finish_due: Option<Timestamp>,
+}
+
+/// Something that is not settled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenItem {
+    /// The record.
+    pub uid: Uid,
+    /// Its title.
+    pub title: String,
+    /// What kind of open.
+    pub state: RecordState,
+    /// Since when.
+    pub since: Timestamp,
+    /// The attempt, if there is one.
+    pub attempt: Option<String>,
+    /// Why, for people.
+    pub reason: Option<String>,
+    /// When it falls due (finishes).
+    pub due: Option<Timestamp>,
+}
+
+/// One thing that happened. Never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEvent {
+    /// `staged`, `permitted`, `committed`, `abandoned`, `erased`, `parked`, …
+    pub what: String,
+    /// The record.
+    pub uid: Option<Uid>,
+    /// The attempt.
+    pub attempt: Option<String>,
+    /// The account, for people.
+    pub account: Option<String>,
+    /// Why, for people.
+    pub detail: Option<String>,
+}
+
+/// One row of the audit chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// Its number, from 1 without gaps.
+    pub number: u64,
+    /// When.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: AuditEvent,
+    /// The chain up to and including this row, in hexadecimal.
+    pub chain: String,
+}
+
+/// Why a vault did not do what was asked. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// No file there.
+    #[error("there is no vault at {0}")]
+    Missing(PathBuf),
+    /// A file there already.
+    #[error("{0} exists already")]
+    Exists(PathBuf),
+    /// None of the key slots opens with this key.
+    #[error("this key does not open the vault {0}")]
+    WrongKey(PathBuf),
+    /// The file is not a vault, or was damaged or truncated.
+    #[error("the vault {path} is damaged: {what}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// Made by a newer Turnlock.
+    #[error("the vault has format {found}, this program reads up to {known}")]
+    NewerFormat {
+        /// The file's format.
+        found: u32,
+        /// The newest format known here.
+        known: u32,
+    },
+    /// A copy or an old backup.
+    #[error("this vault is {0}: what it holds may be older than what the targets accept")]
+    NotAdopted(String),
+    /// On a file system that cannot keep the promise.
+    #[error("{path} lies on {filesystem}, which does not keep locks and flushes reliably")]
+    NetworkFilesystem {
+        /// The file.
+        path: PathBuf,
+        /// Its file system.
+        filesystem: String,
+    },
+    /// No such record.
+    #[error("there is no record {0}")]
+    NoRecord(String),
+    /// Changed since it was read.
+    #[error("record {0} was changed meanwhile")]
+    Stale(Uid),
+    /// Refused because of an open attempt or finish.
+    #[error("record {0} has an open rotation")]
+    OpenRotation(Uid),
+    /// The credential or the plan was edited meanwhile.
+    #[error("record {uid} was edited meanwhile: {what}")]
+    Conflict {
+        /// The record.
+        uid: Uid,
+        /// What was edited.
+        what: String,
+    },
+    /// Somebody took the lease.
+    #[error("the lease was taken over by another run")]
+    Fenced,
+    /// Too many log-ins that may fail within the window.
+    #[error("the budget of log-ins for this account is spent until {until}")]
+    BudgetSpent {
+        /// When there is room again.
+        until: Timestamp,
+    },
+    /// No such attempt.
+    #[error("there is no open attempt {0}")]
+    NoAttempt(String),
+    /// The storage failed: full, read-only, locked, gone.
+    #[error("the vault cannot be {doing}: {why}")]
+    Storage {
+        /// `read` or `written`.
+        doing: &'static str,
+        /// The storage's own words.
+        why: String,
+    },
+}
