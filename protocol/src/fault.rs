@@ -112,7 +112,7 @@ pub struct Fault {
     pub hint: Option<String>,
     /// What the target said its rule is, where `kind` is `policy` and it told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub learned: Option<crate::PasswordLimits>,
+    pub learned: Option<Box<crate::PasswordLimits>>,
 }
 
 impl Fault {

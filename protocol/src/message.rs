@@ -55,13 +55,20 @@ pub struct Malformed {
 
 impl From<&serde_json::Error> for Malformed {
     fn from(error: &serde_json::Error) -> Self {
-        Self { line: error.line(), column: error.column() }
+        Self {
+            line: error.line(),
+            column: error.column(),
+        }
     }
 }
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not a valid message at line {}, column {}", self.line, self.column)
+        write!(
+            f,
+            "not a valid message at line {}, column {}",
+            self.line, self.column
+        )
     }
 }
 
@@ -126,8 +133,15 @@ impl<'line> Incoming<'line> {
             return Err(nonsense);
         }
         match (frame.method, frame.id, frame.result, frame.error) {
-            (Some(method), Some(id), None, None) => Ok(Self::Request { id, method, params: frame.params }),
-            (Some(method), None, None, None) => Ok(Self::Notification { method, params: frame.params }),
+            (Some(method), Some(id), None, None) => Ok(Self::Request {
+                id,
+                method,
+                params: frame.params,
+            }),
+            (Some(method), None, None, None) => Ok(Self::Notification {
+                method,
+                params: frame.params,
+            }),
             (None, Some(id), Some(result), None) => Ok(Self::Result { id, result }),
             (None, id, None, Some(error)) => Ok(Self::Error { id, error }),
             _ => Err(nonsense),
@@ -150,7 +164,11 @@ pub struct RpcError {
 impl RpcError {
     /// An error that is not a rotation's fault.
     pub fn new(code: i64, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), data: None }
+        Self {
+            code,
+            message: message.into(),
+            data: None,
+        }
     }
 
     /// The fault with its message put back, or one made from the bare code.
@@ -163,7 +181,9 @@ impl RpcError {
             None => Fault::new(
                 match self.code {
                     code::METHOD_NOT_FOUND => Kind::Unsupported,
-                    code::PARSE | code::INVALID_REQUEST | code::INVALID_PARAMS => Kind::InvalidInput,
+                    code::PARSE | code::INVALID_REQUEST | code::INVALID_PARAMS => {
+                        Kind::InvalidInput
+                    }
                     _ => Kind::Internal,
                 },
                 self.message,
@@ -174,7 +194,11 @@ impl RpcError {
 
 impl From<Fault> for RpcError {
     fn from(fault: Fault) -> Self {
-        Self { code: code::FAULT, message: fault.message.clone(), data: Some(fault) }
+        Self {
+            code: code::FAULT,
+            message: fault.message.clone(),
+            data: Some(fault),
+        }
     }
 }
 
@@ -190,7 +214,12 @@ pub struct Request<'a, P> {
 impl<'a, P: Serialize> Request<'a, P> {
     /// A request that wants an answer.
     pub fn new(id: RequestId, method: &'a str, params: P) -> Self {
-        Self { jsonrpc: "2.0", id, method, params }
+        Self {
+            jsonrpc: "2.0",
+            id,
+            method,
+            params,
+        }
     }
 }
 
@@ -205,7 +234,11 @@ pub struct Notification<'a, P> {
 impl<'a, P: Serialize> Notification<'a, P> {
     /// A message nobody answers.
     pub fn new(method: &'a str, params: P) -> Self {
-        Self { jsonrpc: "2.0", method, params }
+        Self {
+            jsonrpc: "2.0",
+            method,
+            params,
+        }
     }
 }
 
@@ -228,14 +261,22 @@ enum Outcome<R> {
 impl<R: Serialize> Reply<R> {
     /// The answer to a request.
     pub fn result(id: RequestId, result: R) -> Self {
-        Self { jsonrpc: "2.0", id: Some(id), outcome: Outcome::Result(result) }
+        Self {
+            jsonrpc: "2.0",
+            id: Some(id),
+            outcome: Outcome::Result(result),
+        }
     }
 }
 
 impl Reply<()> {
     /// The refusal of a request; without an id when it could not be read.
     pub fn error(id: Option<RequestId>, error: impl Into<RpcError>) -> Self {
-        Self { jsonrpc: "2.0", id, outcome: Outcome::Error(error.into()) }
+        Self {
+            jsonrpc: "2.0",
+            id,
+            outcome: Outcome::Error(error.into()),
+        }
     }
 }
 

@@ -60,7 +60,9 @@ impl Operation {
 
     /// The operation of that name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|operation| operation.name() == name)
+        Self::ALL
+            .into_iter()
+            .find(|operation| operation.name() == name)
     }
 }
 
@@ -102,7 +104,10 @@ impl Terms {
 
     /// Version 1 and this deadline.
     pub fn within(deadline_ms: u64) -> Self {
-        Self { protocol: Self::version(), deadline_ms }
+        Self {
+            protocol: Self::version(),
+            deadline_ms,
+        }
     }
 }
 
@@ -180,7 +185,9 @@ pub struct Finding {
 }
 
 /// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Good to know.
@@ -297,17 +304,29 @@ pub struct Verdicts {
 impl Verdicts {
     /// The target asked for the credential and accepted it.
     pub fn accepted() -> Self {
-        Self { verdict: Verdict::Accepted, state: None, hosts: Vec::new() }
+        Self {
+            verdict: Verdict::Accepted,
+            state: None,
+            hosts: Vec::new(),
+        }
     }
 
     /// The target asked for the credential and refused it.
     pub fn refused() -> Self {
-        Self { verdict: Verdict::Refused, state: None, hosts: Vec::new() }
+        Self {
+            verdict: Verdict::Refused,
+            state: None,
+            hosts: Vec::new(),
+        }
     }
 
     /// Accepted, but the target wants something first.
     pub fn accepted_but(state: CredentialState) -> Self {
-        Self { verdict: Verdict::Accepted, state: Some(state), hosts: Vec::new() }
+        Self {
+            verdict: Verdict::Accepted,
+            state: Some(state),
+            hosts: Vec::new(),
+        }
     }
 }
 

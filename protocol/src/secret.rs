@@ -129,7 +129,10 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let credential = Credential::password(Secret::new("canary-7781".into()));
-        assert_eq!(format!("{credential:?}"), r#"Credential({"password": Secret(..)})"#);
+        assert_eq!(
+            format!("{credential:?}"),
+            r#"Credential({"password": Secret(..)})"#
+        );
     }
 
     #[test]

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `turnlock-noop`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    turnlock_kit::run::<turnlock_noop::Noop>()
+}

@@ -1,0 +1,61 @@
+//! The two ways out: standard output for the protocol, standard error for people.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+/// Writes one line for people.
+pub(crate) fn to_people(text: &str) {
+    // Nobody may be there to read it, and nothing depends on it.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Writes a text that was asked for (`--help`, `--version`) to standard output.
+pub(crate) fn answer_people(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// The protocol's own standard output. While it is open, descriptor 1 is
+/// standard error, so that a stray print of a library cannot forge a message.
+#[derive(Debug)]
+pub(crate) struct Output {
+    file: RefCell<File>,
+}
+
+impl Output {
+    /// Takes standard output over.
+    pub(crate) fn take_stdout() -> io::Result<Self> {
+        let kept = rustix::io::fcntl_dupfd_cloexec(io::stdout().as_fd(), 3)?;
+        rustix::stdio::dup2_stdout(io::stderr().as_fd())?;
+        Ok(Self {
+            file: RefCell::new(File::from(kept)),
+        })
+    }
+
+    /// Whether a person would see what is written.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.file.borrow().is_terminal()
+    }
+
+    /// Writes one message and its line end at once.
+    pub(crate) fn line(&self, message: &impl Serialize) -> io::Result<()> {
+        let mut line = Zeroizing::new(Vec::with_capacity(4096));
+        serde_json::to_writer(&mut *line, message)?;
+        line.push(b'\n');
+        self.file.borrow_mut().write_all(&line)
+    }
+
+    /// Makes what was written durable where standard output is a regular file.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let file = self.file.borrow();
+        if file.metadata()?.is_file() {
+            file.sync_all()
+        } else {
+            Ok(())
+        }
+    }
+}

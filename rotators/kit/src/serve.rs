@@ -1,0 +1,177 @@
+//! Serve mode: JSON-RPC 2.0 over standard input and output, one request at a
+//! time.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use serde_json::value::RawValue;
+use turnlock_protocol::message::{CancelParams, Hello, Notification, Reply, RpcError, code};
+use turnlock_protocol::{Fault, Incoming, Kind, Operation, RequestId, VERSIONS};
+
+use crate::dispatch::{Call, RawResult};
+use crate::host::Host;
+use crate::input::{self, Line};
+use crate::output::Output;
+use crate::rotator::Rotator;
+use crate::threshold::PermitState;
+
+/// The one operation that is being performed.
+struct Running {
+    id: u64,
+    permit: Rc<Cell<PermitState>>,
+    work: Pin<Box<dyn Future<Output = Result<RawResult, RpcError>>>>,
+}
+
+/// Serves until standard input ends. Returns the exit status.
+pub(crate) async fn serve<R: Rotator>(output: Output) -> u8 {
+    let output = Rc::new(output);
+    let host = Rc::new(Host::serving(Rc::clone(&output)));
+    let mut lines = input::lines();
+    let mut running: Option<Running> = None;
+
+    let hello = Hello {
+        protocol: VERSIONS.to_vec(),
+        plugin: R::PLUGIN.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        operations: Operation::ALL
+            .iter()
+            .map(|operation| operation.name().to_owned())
+            .collect(),
+    };
+    if output.line(&Notification::new("hello", hello)).is_err() {
+        return 3;
+    }
+
+    loop {
+        tokio::select! {
+            biased;
+            outcome = finished(&mut running) => {
+                let id = running.take().map_or(0, |done| done.id);
+                answer(&output, RequestId::Host(id), outcome);
+            }
+            line = lines.recv() => match line {
+                Some(Line::Text(line)) => {
+                    if !take::<R>(&line, &output, &host, &mut running) {
+                        return 2;
+                    }
+                }
+                Some(Line::TooLong) => {
+                    let _ = output.line(&Reply::error(None, RpcError::new(code::INVALID_REQUEST, "the line is longer than 1 MiB")));
+                    return 2;
+                }
+                None => {
+                    // Behind the permit the change is finished, before it the
+                    // end of input means cancel.
+                    host.refused(None);
+                    if let Some(running) = running
+                        && running.permit.get() != PermitState::NotGiven
+                    {
+                        let id = RequestId::Host(running.id);
+                        answer(&output, id, running.work.await);
+                    }
+                    return 0;
+                }
+            },
+        }
+    }
+}
+
+/// Takes one line. False when the peer can no longer be understood.
+fn take<R: Rotator>(
+    line: &[u8],
+    output: &Rc<Output>,
+    host: &Rc<Host>,
+    running: &mut Option<Running>,
+) -> bool {
+    let refuse = |id, code, message: &str| {
+        let _ = output.line(&Reply::error(id, RpcError::new(code, message)));
+    };
+    match Incoming::parse(line) {
+        Err(malformed) => {
+            refuse(None, code::PARSE, &malformed.to_string());
+            return false;
+        }
+        Ok(Incoming::Result { id, result }) => host.answered(&id, result.get()),
+        Ok(Incoming::Error { id, .. }) => host.refused(id.as_ref()),
+        Ok(Incoming::Notification {
+            method: "cancel",
+            params,
+        }) => cancel(params, output, running),
+        Ok(Incoming::Notification { .. }) => {}
+        Ok(Incoming::Request {
+            id: id @ RequestId::Rotator(_),
+            ..
+        }) => {
+            refuse(
+                Some(id),
+                code::INVALID_REQUEST,
+                "a host's request ids are integers",
+            );
+        }
+        Ok(Incoming::Request {
+            id: RequestId::Host(id),
+            method,
+            params,
+        }) => match Operation::named(method) {
+            _ if running.is_some() => {
+                refuse(
+                    Some(RequestId::Host(id)),
+                    code::INVALID_REQUEST,
+                    "one request at a time",
+                );
+            }
+            None => refuse(
+                Some(RequestId::Host(id)),
+                code::METHOD_NOT_FOUND,
+                "this rotator does not know that operation",
+            ),
+            Some(operation) => {
+                let permit = Rc::new(Cell::new(PermitState::NotGiven));
+                let call = Call {
+                    host: Rc::clone(host),
+                    id,
+                    permit: Rc::clone(&permit),
+                };
+                let params = params.map(ToOwned::to_owned);
+                let work =
+                    Box::pin(async move { call.perform::<R>(operation, params.as_deref()).await });
+                *running = Some(Running { id, permit, work });
+            }
+        },
+    }
+    true
+}
+
+/// Cancels before the permit. Behind it the reply of the operation decides.
+fn cancel(params: Option<&RawValue>, output: &Output, running: &mut Option<Running>) {
+    let asked = params.and_then(|params| serde_json::from_str::<CancelParams>(params.get()).ok());
+    let matches = |running: &mut Running| {
+        asked.as_ref().is_some_and(|asked| asked.id == running.id)
+            && running.permit.get() == PermitState::NotGiven
+    };
+    if let Some(cancelled) = running.take_if(matches) {
+        let fault = Fault::new(
+            Kind::Cancelled,
+            "cancelled by the host before anything changed",
+        );
+        let _ = output.line(&Reply::error(Some(RequestId::Host(cancelled.id)), fault));
+    }
+}
+
+/// A broken pipe changes nothing here: the end of input follows.
+fn answer(output: &Output, id: RequestId, outcome: Result<RawResult, RpcError>) {
+    let _ = match outcome {
+        Ok(result) => output.line(&Reply::result(id, result)),
+        Err(error) => output.line(&Reply::error(Some(id), error)),
+    };
+}
+
+/// Waits for the running operation; for ever when there is none.
+async fn finished(running: &mut Option<Running>) -> Result<RawResult, RpcError> {
+    match running {
+        Some(running) => running.work.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,367 @@
+//! One log-in, which the server must really have asked a password for.
+
+use std::error::Error as _;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use tokio_postgres::config::{ChannelBinding, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use turnlock_kit::tls::{Effective, Mode};
+use turnlock_kit::{Fault, Kind, Secret};
+
+use crate::Account;
+use crate::verifier::Encryption;
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// A connection that is logged in.
+pub(crate) struct Session {
+    client: Client,
+    /// How the connection is protected, for people.
+    pub(crate) tls: Option<String>,
+}
+
+/// What is read about the role before anything changes.
+pub(crate) struct Role {
+    pub(crate) server_version: String,
+    pub(crate) encryption: Encryption,
+    pub(crate) read_only: bool,
+    pub(crate) may_change: bool,
+    pub(crate) valid_until: Option<String>,
+    pub(crate) expired: bool,
+    /// What `valid_days` comes to by the server's clock.
+    pub(crate) new_valid_until: Option<String>,
+}
+
+impl Session {
+    /// Logs in.
+    ///
+    /// A server that lets anybody in (`trust`, `peer`) must never count as
+    /// having accepted a secret. SCRAM with channel binding proves that it was
+    /// asked for; where that is not to be had, a connection without any
+    /// password tells.
+    pub(crate) async fn open(
+        account: &Account,
+        login: &str,
+        password: &Secret,
+    ) -> Result<Self, Fault> {
+        let databases = match &account.db {
+            Some(db) => vec![db.as_str()],
+            None => vec!["postgres", login],
+        };
+        let mut last = None;
+        for database in databases {
+            match Self::open_database(account, login, password, database).await {
+                Err(Failure::Database(fault)) => last = Some(fault),
+                Err(Failure::Other(fault)) => return Err(fault),
+                Ok(session) => return Ok(session),
+            }
+        }
+        Err(last.unwrap_or_else(|| Fault::new(Kind::Internal, "no database to try")))
+    }
+
+    async fn open_database(
+        account: &Account,
+        login: &str,
+        password: &Secret,
+        database: &str,
+    ) -> Result<Self, Failure> {
+        let config = |binding, with_password| {
+            let mut config = Config::new();
+            match &account.unix_socket {
+                Some(directory) => config.host_path(directory),
+                None => config.host(&account.host),
+            };
+            config
+                .port(account.port)
+                .user(login)
+                .dbname(database)
+                .application_name("turnlock")
+                .connect_timeout(CONNECT_WITHIN)
+                .channel_binding(binding);
+            if with_password {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the driver proves it to the server"
+                )]
+                config.password(password.expose());
+            }
+            config
+        };
+        let describe = |error: tokio_postgres::Error| failure(account, login, database, &error);
+
+        match connect(account, config(ChannelBinding::Require, true)).await? {
+            Ok(session) => return Ok(session),
+            Err(error) if says_more_than_unbound(&error) => return Err(describe(error)),
+            Err(_) => {}
+        }
+        match connect(account, config(ChannelBinding::Prefer, false)).await? {
+            Ok(_) => Err(Failure::Other(
+                Fault::new(
+                    Kind::Unsupported,
+                    format!("the server lets \"{login}\" in without asking for a password"),
+                )
+                .hint("a pg_hba.conf line with trust, peer or cert matches this log-in: nothing can be proven through it"),
+            )),
+            Err(error) if says_more_than_unbound(&error) => Err(describe(error)),
+            Err(_) => connect(account, config(ChannelBinding::Prefer, true)).await?.map_err(describe),
+        }
+    }
+
+    /// Reads what decides the statement, in one round trip.
+    pub(crate) async fn role(
+        &self,
+        role: &str,
+        by_admin: bool,
+        valid_days: Option<u32>,
+    ) -> Result<Role, Fault> {
+        let query = format!(
+            "SELECT current_setting('server_version'), current_setting('password_encryption'), \
+             current_setting('scram_iterations', true), pg_is_in_recovery(), \
+             r.rolvaliduntil, r.rolvaliduntil < now(), \
+             (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user), \
+             now() + make_interval(days => {}) \
+             FROM (SELECT 1) one LEFT JOIN pg_roles r ON r.rolname = {}",
+            valid_days.unwrap_or(0),
+            postgres_protocol::escape::escape_literal(role),
+        );
+        let unreadable = || {
+            Fault::new(
+                Kind::Unsupported,
+                "the server does not answer like PostgreSQL",
+            )
+        };
+        let messages = self.client.simple_query(&query).await.map_err(|error| {
+            Fault::new(
+                Kind::Unreachable,
+                format!("role \"{role}\" could not be looked up"),
+            )
+            .caused_by(&error)
+        })?;
+        let row = messages
+            .iter()
+            .find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            })
+            .ok_or_else(unreadable)?;
+        let text = |column: usize| column_of(row, column);
+        let is_true = |column: usize| text(column) == Some("t");
+        let iterations = text(2)
+            .and_then(|count| count.parse().ok())
+            .and_then(NonZeroU32::new);
+        Ok(Role {
+            server_version: text(0).ok_or_else(unreadable)?.to_owned(),
+            encryption: match text(1) {
+                Some("md5" | "on") => Encryption::Md5,
+                _ => Encryption::Scram(iterations.unwrap_or(Encryption::DEFAULT_ITERATIONS)),
+            },
+            read_only: is_true(3),
+            may_change: !by_admin || is_true(6),
+            valid_until: text(4)
+                .filter(|until| *until != "infinity")
+                .map(str::to_owned),
+            expired: is_true(5),
+            new_valid_until: valid_days.and(text(7)).map(str::to_owned),
+        })
+    }
+
+    /// Sends one statement, once.
+    pub(crate) async fn execute(&self, statement: &str) -> Result<(), tokio_postgres::Error> {
+        self.client.batch_execute(statement).await
+    }
+}
+
+/// Why a log-in failed.
+enum Failure {
+    /// This database cannot be connected to; another may.
+    Database(Fault),
+    /// Anything else.
+    Other(Fault),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Other(fault)
+    }
+}
+
+type Attempt = Result<Session, tokio_postgres::Error>;
+
+/// Connects as the account's TLS policy wants it. The outer error is a policy
+/// that cannot be followed at all.
+async fn connect(account: &Account, mut config: Config) -> Result<Attempt, Fault> {
+    if account.unix_socket.is_some() {
+        return Ok(config.connect(NoTls).await.map(|(client, connection)| {
+            tokio::spawn(connection);
+            Session { client, tls: None }
+        }));
+    }
+    let effective = account.tls.effective(&account.host);
+    let (mode, ssl_mode) = match effective {
+        Effective::Clear => {
+            return Ok(config.ssl_mode(SslMode::Disable).connect(NoTls).await.map(
+                |(client, connection)| {
+                    tokio::spawn(connection);
+                    Session { client, tls: None }
+                },
+            ));
+        }
+        Effective::Opportunistic => (Mode::Require, SslMode::Prefer),
+        Effective::Tls(mode) => (mode, SslMode::Require),
+    };
+    let tls = account.tls.client_config(mode)?;
+    if let Some(name) = &account.tls.server_name {
+        // The driver takes the certificate's name from `host`, so the address
+        // has to be given apart.
+        let address = tokio::net::lookup_host((account.host.as_str(), account.port))
+            .await
+            .ok()
+            .and_then(|mut addresses| addresses.next())
+            .ok_or_else(|| {
+                Fault::new(
+                    Kind::Unreachable,
+                    format!("the host {} has no address", account.host),
+                )
+            })?;
+        let mut renamed = Config::new();
+        renamed.host(name).hostaddr(address.ip());
+        carry_over(&config, &mut renamed);
+        config = renamed;
+    }
+    config.ssl_mode(ssl_mode);
+    Ok(config
+        .connect(MakeRustlsConnect::new(tls))
+        .await
+        .map(|(client, connection)| {
+            tokio::spawn(connection);
+            let believed = match (effective, mode) {
+                (Effective::Opportunistic, _) => "if offered, loopback",
+                (_, Mode::VerifyFull) => "certificate and name verified",
+                (_, Mode::VerifyCa) => "certificate verified, name not",
+                _ => "certificate not verified",
+            };
+            Session {
+                client,
+                tls: Some(format!("TLS, {believed}")),
+            }
+        }))
+}
+
+fn carry_over(from: &Config, to: &mut Config) {
+    to.connect_timeout(CONNECT_WITHIN)
+        .channel_binding(from.get_channel_binding())
+        .application_name("turnlock");
+    if let Some(port) = from.get_ports().first() {
+        to.port(*port);
+    }
+    if let Some(user) = from.get_user() {
+        to.user(user);
+    }
+    if let Some(database) = from.get_dbname() {
+        to.dbname(database);
+    }
+    if let Some(password) = from.get_password() {
+        to.password(password);
+    }
+}
+
+/// Whether an error is an answer of the server or the network, and not only
+/// the driver's own "no channel binding" or "no password given".
+fn says_more_than_unbound(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some() || error.is_closed() || io_cause(error).is_some()
+}
+
+fn io_cause(error: &tokio_postgres::Error) -> Option<&std::io::Error> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return Some(io);
+        }
+        next = cause.source();
+    }
+    None
+}
+
+fn is_tls(error: &tokio_postgres::Error) -> bool {
+    // An I/O error that carries an error of rustls is a failed handshake.
+    io_cause(error)
+        .and_then(std::io::Error::get_ref)
+        .is_some_and(|inner| inner.is::<rustls::Error>())
+        || error.to_string().contains("TLS")
+}
+
+/// A failed log-in as a fault.
+fn failure(
+    account: &Account,
+    login: &str,
+    database: &str,
+    error: &tokio_postgres::Error,
+) -> Failure {
+    let server = match &account.unix_socket {
+        Some(directory) => directory.clone(),
+        None => format!("{}:{}", account.host, account.port),
+    };
+    let fault = |kind, message: String| Fault::new(kind, message).caused_by(error);
+    let Some(answer) = error.as_db_error() else {
+        if is_tls(error) {
+            return Failure::Other(
+                fault(Kind::Tls, format!("no trusted TLS connection to {server}"))
+                    .hint("give the record the server's authority as `ca`, or its certificate's name as `server_name`"),
+            );
+        }
+        return Failure::Other(fault(
+            Kind::Unreachable,
+            format!("{server} could not be reached"),
+        ));
+    };
+    let code = answer.code();
+    if *code == SqlState::INVALID_CATALOG_NAME || *code == SqlState::INSUFFICIENT_PRIVILEGE {
+        return Failure::Database(
+            fault(
+                Kind::NotFound,
+                format!("\"{login}\" cannot connect to database \"{database}\" on {server}"),
+            )
+            .hint("name a database it may connect to as `db`"),
+        );
+    }
+    Failure::Other(if *code == SqlState::INVALID_PASSWORD {
+        fault(
+            Kind::Authentication,
+            format!("{server} refused the password of \"{login}\""),
+        )
+    } else if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
+        fault(
+            Kind::Permission,
+            format!("{server} does not let \"{login}\" log in from here"),
+        )
+        .hint("check LOGIN of the role and pg_hba.conf for this client, database and TLS")
+    } else if *code == SqlState::TOO_MANY_CONNECTIONS {
+        fault(
+            Kind::RateLimited,
+            format!("{server} has no connection left for \"{login}\""),
+        )
+    } else {
+        fault(
+            Kind::Unreachable,
+            format!("{server} did not let \"{login}\" in"),
+        )
+    })
+}
+
+fn column_of(row: &SimpleQueryRow, column: usize) -> Option<&str> {
+    row.try_get(column).ok().flatten()
+}
+
+/// A role's name as an SQL identifier.
+pub(crate) fn quoted(role: &str) -> Result<String, Fault> {
+    if role.contains('\0') {
+        return Err(Fault::new(
+            Kind::InvalidInput,
+            "a role's name cannot hold a NUL character",
+        ));
+    }
+    Ok(postgres_protocol::escape::escape_identifier(role))
+}
