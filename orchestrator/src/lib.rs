@@ -4,12 +4,25 @@
 //! after a crash; everything else serves those two.
 
 pub mod catalogue;
+pub mod child;
+pub mod cli;
+pub mod config;
+pub mod durable;
+pub mod engine;
 pub mod explain;
+pub mod failure;
+pub mod fleet;
 pub mod generate;
 pub mod keeper;
+pub mod lease;
 pub mod plan;
+mod process;
 pub mod record;
+mod report;
 pub mod resolve;
+pub mod rotate;
+pub mod rotators;
 pub mod secret_policy;
+pub mod settle;
 pub mod stage;
 pub mod vault;

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use turnlock_protocol::operation::{Account, Admin};
 use turnlock_protocol::{Credential, Policy, Secret, Traits};
 
-use crate::record::{Place, Uid};
+use crate::record::{Place, Record, Uid};
 
 /// One rotation, resolved.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,6 +54,46 @@ pub struct Plan {
     /// weakenings, limits that were applied.
     #[serde(default)]
     pub remarks: Vec<String>,
+}
+
+impl Plan {
+    /// When the old credential's remains may be removed: at once, or after the
+    /// account's `grace` in days.
+    pub fn finish_due(&self, committed: Timestamp) -> Timestamp {
+        let days = self.account.get("grace").and_then(serde_json::Value::as_u64).unwrap_or(0).min(36_500);
+        let grace = SignedDuration::from_hours(24 * i64::try_from(days).unwrap_or(0));
+        committed.saturating_add(grace).unwrap_or(committed)
+    }
+
+    /// Whether a record still says what this plan was made from. A person who
+    /// entered the candidate by hand has not contradicted it.
+    ///
+    /// # Errors
+    /// The names of the fields that were edited.
+    pub fn still_describes(&self, record: &Record, candidate: &Credential) -> Result<(), String> {
+        let has_candidate = self.write_back.iter().all(|write_back| {
+            matches!((record.get(&write_back.place), candidate.get(&write_back.field)),
+                (Some(found), Some(next)) if found.same_as(next))
+        });
+        if has_candidate {
+            return Ok(());
+        }
+        let now = record.basis();
+        let names = self.basis.keys().chain(now.keys());
+        let mut edited: Vec<&str> =
+            names.filter(|name| self.basis.get(*name) != now.get(*name)).map(String::as_str).collect();
+        edited.sort_unstable();
+        edited.dedup();
+        if edited.is_empty() { Ok(()) } else { Err(format!("{} changed", edited.join(", "))) }
+    }
+
+    /// Writes a credential to its places in a record.
+    ///
+    /// # Errors
+    /// A field that cannot be written.
+    pub fn write(&self, record: &mut Record, credential: &Credential) -> Result<(), String> {
+        record.write(&self.write_back, credential).map_err(|error| error.to_string())
+    }
 }
 
 /// Who an account is, independent of the record that names it. Two records

@@ -1,1 +1,173 @@
-//! interposer
+//! A stand-in between orchestrator and rotator that kills one of them at a chosen message.
+//!
+//! A test puts the program `lab-interposer` under a rotator's name; it runs the
+//! real rotator, passes every line on in both directions, writes down what kind
+//! of message it was (never its content), and kills where the test wants it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{LabError, Result, bin, error::Context, process::write_file};
+
+/// The name of the configuration, beside the stand-in.
+pub const CONFIG: &str = "interposer.json";
+/// The file whose creation claims the kill.
+pub const CLAIM: &str = "interposer.claimed";
+
+/// What the stand-in is told, by `interposer.json` beside it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Config {
+    /// The real rotator.
+    pub program: PathBuf,
+    /// Where it writes a line per message.
+    pub log: PathBuf,
+    /// Whom it kills, and when; `None` only listens.
+    #[serde(default)]
+    pub kill: Option<Kill>,
+}
+
+/// One kill. Only the first process that comes to it does it, so that a retry runs clean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kill {
+    /// Who dies.
+    pub victim: Victim,
+    /// Messages of which direction are counted.
+    pub direction: MessageDirection,
+    /// The message's number in that direction, counted from 1.
+    pub number: u64,
+    /// Before or after the message is passed on.
+    pub when: When,
+}
+
+/// Who dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Victim {
+    /// The real rotator, and the stand-in with it: the orchestrator sees the end of the stream.
+    Rotator,
+    /// The stand-in's parent; the rotator goes on to its own end.
+    Orchestrator,
+}
+
+/// Which way a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageDirection {
+    /// From the orchestrator to the rotator.
+    ToRotator,
+    /// From the rotator to the orchestrator.
+    FromRotator,
+}
+
+/// The moment of a kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// The message is never passed on.
+    Before,
+    /// The message was written and flushed.
+    After,
+}
+
+/// What the log says of one message: enough to know which it was, nothing of what it said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The process that passed it on; a retry has another one.
+    pub process: u32,
+    /// Which way it went.
+    pub direction: MessageDirection,
+    /// Its number in that direction, counted from 1.
+    pub number: u64,
+    /// Its length, line end included.
+    pub bytes: usize,
+    /// `request`, `notification`, `result`, `error`, or `unreadable`.
+    pub kind: String,
+    /// The method of a request or notification.
+    pub method: Option<String>,
+    /// The id, as JSON.
+    pub id: Option<String>,
+}
+
+/// A stand-in that lies in its place.
+#[derive(Debug, Clone)]
+pub struct Interposer {
+    directory: PathBuf,
+    log: PathBuf,
+}
+
+impl Interposer {
+    /// Puts the stand-in for `program` into `directory`, under the program's own name.
+    pub fn install(directory: &Path, program: &Path, kill: Option<Kill>) -> Result<Self> {
+        let name = program
+            .file_name()
+            .ok_or_else(|| LabError::new(format!("{} has no file name", program.display())))?;
+        let place = directory.join(name);
+        let stand_in = bin("lab-interposer")?;
+        if place.exists() {
+            fs::remove_file(&place).could_not(|| format!("remove {}", place.display()))?;
+        }
+        // A copy that was just written can be "busy" when another thread forks at
+        // that moment; a link cannot. Two file systems leave no choice.
+        if fs::hard_link(&stand_in, &place).is_err() {
+            fs::copy(&stand_in, &place).could_not(|| format!("copy {}", stand_in.display()))?;
+        }
+        let log = directory.join("interposer.log");
+        let installed = Self {
+            directory: directory.to_owned(),
+            log,
+        };
+        installed.configure(program, kill)?;
+        Ok(installed)
+    }
+
+    /// Gives new orders and forgets who claimed the last kill; the log stays.
+    pub fn configure(&self, program: &Path, kill: Option<Kill>) -> Result<()> {
+        let config = Config {
+            program: program.to_owned(),
+            log: self.log.clone(),
+            kill,
+        };
+        let text =
+            serde_json::to_string(&config).map_err(|error| LabError::new(error.to_string()))?;
+        write_file(&self.directory.join(CONFIG), text)?;
+        match fs::remove_file(self.directory.join(CLAIM)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(LabError::new(
+                format!("could not remove the claim: {error}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every message so far, of all processes, in the order in which they were passed on.
+    pub fn log(&self) -> Result<Vec<Message>> {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines()
+            .map(|line| {
+                serde_json::from_str(line)
+                    .map_err(|error| LabError::new(format!("interposer.log: {error}: {line}")))
+            })
+            .collect()
+    }
+
+    /// Whether the kill has happened.
+    pub fn has_killed(&self) -> bool {
+        self.directory.join(CLAIM).exists()
+    }
+}
+
+/// Where a stand-in finds its configuration: beside the file it was started as,
+/// or, when that is a symbolic link, beside the link.
+pub fn find_config() -> Result<PathBuf> {
+    let started = std::env::current_exe().ok();
+    let called = std::env::args_os().next().map(PathBuf::from);
+    [started, called]
+        .into_iter()
+        .flatten()
+        .filter_map(|path| Some(path.parent()?.join(CONFIG)))
+        .find(|path| path.is_file())
+        .ok_or_else(|| LabError::new(format!("there is no {CONFIG} beside the stand-in")))
+}

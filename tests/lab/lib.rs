@@ -38,7 +38,7 @@ pub use mysql_family::{AccountOptions, Flavor, MysqlOptions, MysqlServer};
 pub use postgresql::{Postgresql, PostgresqlOptions};
 pub use process::{Output, wait_until};
 pub use proxy::{Direction, Fault, Proxy};
-//TURNLOCK
+pub use turnlock::{Turnlock, bin};
 
 /// A login and its password, as the lab's administrators have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,4 +51,7 @@ pub struct Login {
 
 /// The administrator of every lab server. Its password is no secret: the server
 /// listens on loopback only and lives as long as one test.
-pub const ADMIN: Login = Login { login: "admin", password: "Lab-Admin-0-Only-On-Loopback" };
+pub const ADMIN: Login = Login {
+    login: "admin",
+    password: "Lab-Admin-0-Only-On-Loopback",
+};

@@ -1,1 +1,127 @@
-//! turnlock
+//! The built programs, run as a user runs them, in a world of their own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    Output, Result,
+    error::{Context, LabError},
+    process::{self, clean_command},
+};
+
+/// A program that this workspace built, beside the test or xtask that asks.
+pub fn bin(name: &str) -> Result<PathBuf> {
+    let mut directory = std::env::current_exe().could_not(|| "find this program".to_owned())?;
+    directory.pop();
+    if directory.ends_with("deps") {
+        directory.pop();
+    }
+    let path = directory.join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(LabError::new(format!(
+        "{} is not built; run `cargo build --workspace`",
+        path.display()
+    )))
+}
+
+/// A user's home for one test: vault, key, state, configuration and plugins in a directory that goes away.
+pub struct Turnlock {
+    home: TempDir,
+}
+
+impl Turnlock {
+    /// An empty home.
+    pub fn new() -> Result<Self> {
+        let home = tempfile::Builder::new()
+            .prefix("turnlock-home-")
+            .tempdir_in(process::ground())
+            .could_not(|| "create a home directory".to_owned())?;
+        for name in [
+            "vault", "state", "config", "cache", "data", "run", "plugins",
+        ] {
+            let path = home.path().join(name);
+            fs::create_dir(&path).could_not(|| format!("create {}", path.display()))?;
+        }
+        Ok(Self { home })
+    }
+
+    /// The home directory itself.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The directory that holds the vault and nothing else.
+    pub fn vault_directory(&self) -> PathBuf {
+        self.home().join("vault")
+    }
+
+    /// The vault.
+    pub fn vault(&self) -> PathBuf {
+        self.vault_directory().join("vault.db")
+    }
+
+    /// The file with the vault's key, outside of the vault's directory.
+    pub fn key_file(&self) -> PathBuf {
+        self.home().join("vault.key")
+    }
+
+    /// Where state is kept between runs.
+    pub fn state_directory(&self) -> PathBuf {
+        self.home().join("state")
+    }
+
+    /// Where the configuration is looked for.
+    pub fn config_directory(&self) -> PathBuf {
+        self.home().join("config")
+    }
+
+    /// A directory for rotators that a test brings itself.
+    pub fn plugin_directory(&self) -> PathBuf {
+        self.home().join("plugins")
+    }
+
+    /// `turnlock` with these arguments, as a command that can still be changed.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        self.program("turnlock", arguments)
+    }
+
+    /// Another built program in the same home.
+    pub fn program(&self, name: &str, arguments: &[&str]) -> Result<Command> {
+        let mut command = clean_command(bin(name)?);
+        command
+            .args(arguments)
+            .current_dir(self.home())
+            .env("HOME", self.home())
+            .env("XDG_CONFIG_HOME", self.config_directory())
+            .env("XDG_STATE_HOME", self.state_directory())
+            .env("XDG_CACHE_HOME", self.home().join("cache"))
+            .env("XDG_DATA_HOME", self.home().join("data"))
+            .env("XDG_RUNTIME_DIR", self.home().join("run"))
+            .env("TURNLOCK_VAULT", self.vault());
+        Ok(command)
+    }
+
+    /// Runs `turnlock` to its end.
+    pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+        self.run_with(arguments, b"", &[])
+    }
+
+    /// Runs `turnlock` with bytes on standard input and more environment, as of a [`crate::shim::Shim`].
+    pub fn run_with(
+        &self,
+        arguments: &[&str],
+        stdin: &[u8],
+        environment: &[(String, String)],
+    ) -> Result<Output> {
+        let mut command = self.command(arguments)?;
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        process::run(&mut command, stdin)
+    }
+}

@@ -1,0 +1,231 @@
+//! The command line: one file a command.
+
+mod audit;
+mod check;
+mod edit;
+mod explain;
+mod import;
+mod list;
+mod open;
+mod plugins;
+mod recover;
+mod resolve;
+mod rotate;
+mod shell;
+mod show;
+mod vault;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Parser, Subcommand};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+use crate::config::{Config, Overrides};
+use crate::failure::{Failure, exit};
+use crate::report::{self, Format, Report};
+
+/// Rotates any credential and loses none.
+#[derive(Debug, Parser)]
+#[command(name = "turnlock", version, about, arg_required_else_help = true, max_term_width = 100, after_help = "\
+Examples:
+  turnlock vault init --key-file ~/.config/turnlock/vault.key
+  turnlock import keeper export.json
+  turnlock rotate \"Orders database\"
+  turnlock rotate --match '^prod/' --force --jobs 8
+  turnlock status
+
+Exit status: 0 done, 2 usage or nothing matched, 3 failed and nothing changed,
+4 live on the target but not committed yet (run recover), 5 unknown or parked,
+6 some of several failed with 3, 130 interrupted, 1 a bug.")]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// The vault's file [default: in the XDG data directory; TURNLOCK_VAULT]
+    #[arg(long, global = true, value_name = "FILE")]
+    vault: Option<PathBuf>,
+    /// Open the vault with this key file [TURNLOCK_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Open the vault with the passphrase in this file's first line
+    #[arg(long, global = true, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// The configuration [default: turnlock.toml in the XDG configuration directory]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Look for rotators here, too; may be repeated
+    #[arg(long = "plugin-dir", global = true, value_name = "DIR")]
+    plugin_directories: Vec<PathBuf>,
+    /// How to answer
+    #[arg(long, short, global = true, value_enum, default_value_t = Format::Human)]
+    output: Format,
+    /// Say nothing but results and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a vault, change its keys, back it up, check it, adopt a copy
+    #[command(subcommand)]
+    Vault(vault::Verb),
+    /// Bring records in from another tool's export
+    #[command(subcommand)]
+    Import(import::Source),
+    /// Write every record out as Keeper JSON, secrets included
+    Export(import::Export),
+    /// List records
+    List(list::List),
+    /// Show a record; secrets only with --reveal
+    Show(show::Show),
+    /// Add a record by hand
+    Add(edit::Add),
+    /// Change fields of a record by hand
+    Edit(edit::Edit),
+    /// Replace credentials on their targets; without a name, list what can be rotated
+    Rotate(rotate::Rotate),
+    /// Log in and tell what could go wrong; changes nothing
+    Check(check::Check),
+    /// Prove that stored credentials still work
+    Verify(verify::Verify),
+    /// Settle everything that is open
+    Recover(recover::Recover),
+    /// Show what is open, parked or overdue, with the next step
+    Status(recover::Status),
+    /// Decide a parked record: which credential is the current one
+    Resolve(resolve::Resolve),
+    /// Make an earlier credential of a record current again, once the target accepts it
+    Restore(resolve::Restore),
+    /// Show which field of a record decided what
+    Explain(explain::Explain),
+    /// List rotators, or describe one
+    Plugins(plugins::Plugins),
+    /// Prove or export the audit chain
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Write a completion script for a shell
+    Completions(shell::Completions),
+    /// Write the manual page
+    Man(shell::Man),
+}
+
+/// What a command is given.
+struct Context {
+    config: Config,
+    report: Report,
+    stop: Arc<AtomicBool>,
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    harden();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers, everything else is a usage error.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::DONE });
+        }
+    };
+    let report = Report::new(arguments.global.output, arguments.global.quiet);
+    let outcome = run(arguments, &report);
+    report.end_progress();
+    ExitCode::from(match outcome {
+        Ok(status) => status,
+        Err(failure) => {
+            report.failure(&failure);
+            failure.exit_status()
+        }
+    })
+}
+
+fn run(arguments: Arguments, report: &Report) -> Result<u8, Failure> {
+    let Arguments { global, command } = arguments;
+    let config = Config::load(Overrides {
+        config: global.config,
+        vault: global.vault,
+        key_file: global.key_file,
+        passphrase_file: global.passphrase_file,
+        plugin_directories: global.plugin_directories,
+    })?;
+    let context = Context { config, report: report.clone(), stop: stop_on_interrupt(report)? };
+    // One worker: what takes long waits on targets and disks, not on us. Its
+    // blocking calls move to further threads.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("the runtime cannot start").caused_by(&error))?;
+    let outcome = runtime.block_on(async {
+        // On a worker, where blocking calls may give their thread away.
+        match tokio::spawn(dispatch(context, command)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Ok(exit::BUG),
+        }
+    });
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(context: Context, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Vault(verb) => vault::run(&context, verb).await,
+        Command::Import(source) => import::run(&context, source).await,
+        Command::Export(export) => import::export(&context, export).await,
+        Command::List(list) => list::run(&context, list).await,
+        Command::Show(show) => show::run(&context, show).await,
+        Command::Add(add) => edit::add(&context, add).await,
+        Command::Edit(edit) => edit::edit(&context, edit).await,
+        Command::Rotate(rotate) => rotate::run(&context, rotate).await,
+        Command::Check(check) => check::run(&context, check).await,
+        Command::Verify(verify) => verify::run(&context, verify).await,
+        Command::Recover(recover) => recover::run(&context, recover).await,
+        Command::Status(status) => recover::status(&context, status).await,
+        Command::Resolve(resolve) => resolve::run(&context, resolve).await,
+        Command::Restore(restore) => resolve::restore(&context, restore).await,
+        Command::Explain(explain) => explain::run(&context, explain).await,
+        Command::Plugins(plugins) => plugins::run(&context, plugins).await,
+        Command::Audit(audit) => audit::run(&context, audit).await,
+        Command::Completions(completions) => shell::completions(&context, &completions),
+        Command::Man(man) => shell::man(&context, &man),
+    }
+}
+
+/// No core dump, no debugger, and no panic message with a payload.
+fn harden() {
+    // What the system refuses is left as it is: none of it decides correctness.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    std::panic::set_hook(Box::new(|panic| {
+        report::bug(&panic.location().map(ToString::to_string).unwrap_or_default());
+        std::process::exit(i32::from(exit::BUG));
+    }));
+}
+
+/// The first Ctrl-C lets permitted changes end; the second stops now.
+fn stop_on_interrupt(report: &Report) -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
+        .map_err(|error| Failure::new("signals cannot be watched").caused_by(&error))?;
+    let (flag, report) = (Arc::clone(&stop), report.clone());
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            if flag.swap(true, Ordering::Relaxed) {
+                report.end_progress();
+                report.warn("stopped at once: turnlock status shows what is staged, turnlock recover settles it");
+                std::process::exit(i32::from(exit::INTERRUPTED));
+            }
+            report.note("ending what has begun; Ctrl-C again stops at once");
+        }
+    });
+    Ok(stop)
+}

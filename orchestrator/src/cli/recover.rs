@@ -1,0 +1,101 @@
+//! `turnlock recover` and `turnlock status`
+
+use clap::Args;
+
+use super::Context;
+use crate::engine::durable;
+use crate::failure::{Failure, exit};
+use crate::settle::{self, Settled};
+use crate::vault::{OpenItem, RecordState};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  turnlock recover\n  turnlock recover \"Orders database\"")]
+pub(super) struct Recover {
+    /// Only this record
+    name: Option<String>,
+    /// Wait for another run that holds a record
+    #[arg(long)]
+    wait: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exit status 3 when something is open, parked or overdue.")]
+pub(super) struct Status {}
+
+pub(super) async fn run(context: &Context, recover: Recover) -> Result<u8, Failure> {
+    let engine = context.engine(recover.wait).await?;
+    let only = recover.name.as_deref().map(|name| engine.record_named(name)).transpose()?;
+    let mut records: Vec<(crate::record::Uid, String)> = durable(|| engine.vault.open_items())?
+        .into_iter()
+        .filter(|item| item.state != RecordState::Finishing || item.due.is_none_or(|due| due <= jiff::Timestamp::now()))
+        .map(|item| (item.uid, item.title))
+        .filter(|(uid, _)| only.as_ref().is_none_or(|only| only.uid == *uid))
+        .collect();
+    records.dedup_by(|one, other| one.0 == other.0);
+    if records.is_empty() {
+        context.report.note("nothing is open");
+        return Ok(exit::DONE);
+    }
+    context.report.begin_progress(None);
+    let mut statuses = Vec::new();
+    for (uid, title) in records {
+        match settle::recover(&engine, &uid).await {
+            Ok(settled) => {
+                for one in settled {
+                    let (outcome, sentence) = match one {
+                        Settled::Committed { .. } => ("committed", "its new credential is live and committed now".to_owned()),
+                        Settled::NotChanged(fault) => ("not_changed", format!("its old credential is the current one ({})", fault.message)),
+                    };
+                    let value = serde_json::json!({"record": uid, "title": title, "outcome": outcome});
+                    context.report.answer(&value, || format!("settled {title}: {sentence}"));
+                }
+                statuses.push(exit::DONE);
+            }
+            Err(failure) => {
+                context.report.failure(&failure);
+                statuses.push(failure.exit_status());
+            }
+        }
+    }
+    Ok(exit::of_many(&statuses))
+}
+
+pub(super) async fn status(context: &Context, _status: Status) -> Result<u8, Failure> {
+    let vault = context.vault()?;
+    if let Some(doubt) = vault.adopt_required() {
+        context.report.warn(&format!("this vault is {doubt}: nothing rotates until turnlock vault adopt"));
+    }
+    let items = durable(|| crate::vault::Vault::open_items(&vault))?;
+    context.report.rows(
+        &["record", "state", "since", "why", "next step"],
+        &items,
+        |item| {
+            vec![
+                item.title.clone(),
+                match item.state {
+                    RecordState::Settled => "settled".to_owned(),
+                    RecordState::Open => "open".to_owned(),
+                    RecordState::Parked => "parked".to_owned(),
+                    RecordState::Finishing => "clean-up".to_owned(),
+                },
+                item.since.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+                item.reason.clone().unwrap_or_default(),
+                next_step(item),
+            ]
+        },
+        "nothing is open",
+    );
+    Ok(if items.is_empty() { exit::DONE } else { exit::FAILED })
+}
+
+fn next_step(item: &OpenItem) -> String {
+    match item.state {
+        RecordState::Settled => String::new(),
+        RecordState::Open => format!("turnlock recover {}", item.uid),
+        RecordState::Parked => format!("turnlock show {} --stage --history, then turnlock resolve {0} --use …", item.uid),
+        RecordState::Finishing => match item.due {
+            Some(due) => format!("turnlock recover {} after {}", item.uid, due.strftime("%Y-%m-%d %H:%MZ")),
+            None => format!("turnlock recover {}", item.uid),
+        },
+    }
+}

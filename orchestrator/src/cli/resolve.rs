@@ -1,0 +1,197 @@
+//! `turnlock resolve` and `turnlock restore`: a person decides which
+//! credential is the current one.
+
+use clap::Args;
+use serde_json::json;
+use turnlock_protocol::Credential;
+
+use super::{Context, open};
+use crate::engine::{Engine, durable};
+use crate::failure::{Failure, State, exit};
+use crate::lease;
+use crate::plan::Plan;
+use crate::record::{Record, Uid};
+use crate::resolve::Options;
+use crate::settle::{self, Heard};
+use crate::vault::{Lease, Stored};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each choice is proven on the target before it is adopted.
+
+Examples:
+  turnlock resolve \"Orders database\" --use candidate
+  turnlock resolve \"Orders database\" --use past:3
+  turnlock resolve \"Orders database\" --use password --password - < secret.txt")]
+pub(super) struct Resolve {
+    /// A record: UID, title, folder/title, or an endpoint's name
+    name: String,
+    /// current, candidate, past:N (a number of show --history), or password
+    #[arg(long = "use", value_name = "WHICH")]
+    which: String,
+    /// With --use password: asks at the terminal, with `-` reads standard input
+    #[arg(long, value_name = "-", num_args = 0..=1, default_missing_value = "?")]
+    password: Option<String>,
+    /// Adopt it although the target does not accept it or cannot be asked
+    #[arg(long)]
+    unverified: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  turnlock restore \"Orders database\"        # the newest past credential that works\n  turnlock restore \"Orders database\" --number 3")]
+pub(super) struct Restore {
+    /// A record: UID, title, folder/title, or an endpoint's name
+    name: String,
+    /// The number of show --history [default: the newest that the target accepts]
+    #[arg(long)]
+    number: Option<u64>,
+    /// Adopt it although the target does not accept it or cannot be asked
+    #[arg(long, requires = "number")]
+    unverified: bool,
+}
+
+pub(super) async fn run(context: &Context, resolve: Resolve) -> Result<u8, Failure> {
+    let engine = context.engine(false).await?;
+    let case = Case::open(&engine, &resolve.name).await?;
+    let outcome = case.decide(&engine, &resolve).await;
+    case.close(&engine);
+    outcome?;
+    context.report.answer(&json!({"record": case.uid, "resolved": resolve.which}), || {
+        format!("\"{}\" is settled: its current credential is the {} one", case.stored.record.title, resolve.which)
+    });
+    Ok(exit::DONE)
+}
+
+pub(super) async fn restore(context: &Context, restore: Restore) -> Result<u8, Failure> {
+    let engine = context.engine(false).await?;
+    let case = Case::open(&engine, &restore.name).await?;
+    let outcome = case.restore(&engine, &restore).await;
+    case.close(&engine);
+    let number = outcome?;
+    context.report.answer(&json!({"record": case.uid, "restored": number}), || {
+        format!("\"{}\" holds its past credential {number} again", case.stored.record.title)
+    });
+    Ok(exit::DONE)
+}
+
+/// A record under our lease, with the plan its credentials belong to.
+struct Case {
+    uid: Uid,
+    stored: Stored,
+    plan: Plan,
+    lease: Lease,
+}
+
+impl Case {
+    async fn open(engine: &Engine, name: &str) -> Result<Self, Failure> {
+        let uid = engine.record_named(name)?.uid;
+        let (_, resolved) = engine.plan_of(&uid, &Options::default())?;
+        let title = name.to_owned();
+        let lease = lease::take(engine, vec![uid.clone()], Some(&resolved), &title).await?;
+        let read = durable(|| engine.vault.read(&uid));
+        match read {
+            Ok(mut stored) => {
+                // The staged plan, where there is one: it knows the endpoint of that day.
+                let plan = stored.stage.last_mut().map_or(resolved, |attempt| {
+                    serde_json::to_value(&attempt.plan).and_then(serde_json::from_value).unwrap_or(resolved_again(engine, &uid))
+                });
+                Ok(Self { uid, stored, plan, lease })
+            }
+            Err(error) => {
+                let _ = durable(|| engine.vault.release(&lease));
+                Err(error.into())
+            }
+        }
+    }
+
+    fn close(&self, engine: &Engine) {
+        // A lease that cannot be given back runs out or is taken from the dead.
+        let _ = durable(|| engine.vault.release(&self.lease));
+    }
+
+    async fn decide(&self, engine: &Engine, resolve: &Resolve) -> Result<(), Failure> {
+        let chosen = self.chosen(engine, resolve)?;
+        self.prove(engine, &chosen, resolve.unverified).await?;
+        let write = |record: &mut Record| self.plan.write(record, &chosen);
+        let why = format!("a person chose: {}", resolve.which);
+        durable(|| engine.vault.adopt(&self.lease, &self.uid, &chosen, &why, &write))?;
+        Ok(())
+    }
+
+    async fn restore(&self, engine: &Engine, restore: &Restore) -> Result<u64, Failure> {
+        let mut history = durable(|| engine.vault.history(&self.uid))?;
+        if let Some(number) = restore.number {
+            history.retain(|past| past.number == number);
+        }
+        let mut last = Failure::usage(format!("\"{}\" has no such past credential", self.stored.record.title))
+            .hint(format!("turnlock show {} --history", self.uid));
+        for past in history {
+            match self.prove(engine, &past.credential, restore.unverified).await {
+                Ok(()) => {
+                    let write = |record: &mut Record| self.plan.write(record, &past.credential);
+                    let why = format!("a person restored past credential {}", past.number);
+                    durable(|| engine.vault.adopt(&self.lease, &self.uid, &past.credential, &why, &write))?;
+                    return Ok(past.number);
+                }
+                Err(failure) => last = failure,
+            }
+        }
+        Err(last)
+    }
+
+    fn chosen(&self, engine: &Engine, resolve: &Resolve) -> Result<Credential, Failure> {
+        let title = &self.stored.record.title;
+        match resolve.which.as_str() {
+            "current" => Ok(settle::credential_in(&self.stored.record, &self.plan)),
+            "candidate" => self
+                .stored
+                .stage
+                .iter()
+                .rev()
+                .find_map(|attempt| attempt.candidate.as_ref())
+                .map(Credential::duplicate)
+                .ok_or_else(|| Failure::usage(format!("\"{title}\" has no staged candidate"))),
+            "password" => Ok(Credential::password(match resolve.password.as_deref() {
+                Some("-") => open::first_line(std::path::Path::new("-"))?,
+                Some("?") | None => open::prompt_for("Password that the target accepts")?,
+                Some(_) => return Err(Failure::usage("a password on the command line can be seen by everybody on this machine")),
+            })),
+            which => {
+                let number: Option<u64> = which.strip_prefix("past:").and_then(|number| number.parse().ok());
+                let number = number.ok_or_else(|| {
+                    Failure::usage(format!("--use {which}: say current, candidate, past:N or password"))
+                })?;
+                durable(|| engine.vault.history(&self.uid))?
+                    .into_iter()
+                    .find(|past| past.number == number)
+                    .map(|past| past.credential)
+                    .ok_or_else(|| Failure::usage(format!("\"{title}\" has no past credential {number}")))
+            }
+        }
+    }
+
+    async fn prove(&self, engine: &Engine, credential: &Credential, unverified: bool) -> Result<(), Failure> {
+        if unverified {
+            return Ok(());
+        }
+        let mut rotator = engine.rotators.begin(&self.plan.plugin).await?;
+        let heard = settle::ask(engine, &self.plan, credential, &mut rotator).await;
+        rotator.end().await;
+        match heard {
+            Heard::Accepted => Ok(()),
+            heard => Err(heard
+                .accepted()
+                .err()
+                .unwrap_or_else(|| Failure::new("not accepted"))
+                .state(State::Parked)
+                .hint("choose another one, or insist with --unverified")),
+        }
+    }
+}
+
+fn resolved_again(engine: &Engine, uid: &Uid) -> Plan {
+    match engine.plan_of(uid, &Options::default()) {
+        Ok((_, plan)) => plan,
+        Err(_) => unreachable!("it resolved a moment ago under the same lease"),
+    }
+}

@@ -1,0 +1,213 @@
+//! `turnlock vault`
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{Context, open};
+use crate::engine::durable;
+use crate::failure::{Failure, exit};
+use crate::resolve::Options;
+use crate::settle::{self, Heard};
+use crate::vault::Vault;
+use crate::vault::local::{Key, LocalVault, make_key_file, make_recovery_key};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Make a new vault
+    #[command(after_help = "Examples:\n  turnlock vault init\n  turnlock vault init --key-file ~/.config/turnlock/vault.key --recovery-key")]
+    Init(Init),
+    /// Replace the key of the vault; everything in it is encrypted anew
+    Rekey(Rekey),
+    /// Write a backup that can be opened with the same keys
+    Backup {
+        /// The file to write; must not exist
+        to: PathBuf,
+    },
+    /// Read and prove everything in the vault
+    Check,
+    /// Take a restored or copied vault into use: proves every credential first
+    Adopt(Adopt),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// Print a recovery key that opens the vault when the other key is lost
+    #[arg(long)]
+    recovery_key: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rekey {
+    /// Open it with this key file from now on; made when it is not there
+    #[arg(long, value_name = "FILE")]
+    new_key_file: Option<PathBuf>,
+    /// Open it with the passphrase in this file's first line from now on
+    #[arg(long, value_name = "FILE", conflicts_with = "new_key_file")]
+    new_passphrase_file: Option<PathBuf>,
+    /// Print a new recovery key; the old one ends
+    #[arg(long)]
+    recovery_key: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Adopt {
+    /// Adopt although some credentials were refused or could not be asked
+    #[arg(long)]
+    unverified: bool,
+}
+
+pub(super) async fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
+    match verb {
+        Verb::Init(init) => make(context, &init),
+        Verb::Rekey(rekey) => change_keys(context, &rekey),
+        Verb::Backup { to } => {
+            let vault = context.vault()?;
+            durable(|| vault.backup(&to))?;
+            context.report.answer(&json!({"backup": to}), || format!("backed up to {}", to.display()));
+            Ok(exit::DONE)
+        }
+        Verb::Check => check(context),
+        Verb::Adopt(adopt) => adopt_copy(context, &adopt).await,
+    }
+}
+
+fn make(context: &Context, init: &Init) -> Result<u8, Failure> {
+    let path = &context.config.vault;
+    if path.exists() {
+        return Err(crate::vault::VaultError::Exists(path.clone()).into());
+    }
+    if let Some(file) = context.config.key_file.as_deref().filter(|file| !file.exists()) {
+        make_key_file(file)?;
+        context.report.note(&format!("wrote a new key to {}: without it the vault cannot be opened", file.display()));
+    }
+    let key = match context.key("New passphrase for the vault")? {
+        Key::Passphrase(first) if context.config.passphrase_file.is_none() && context.config.systemd_credential.is_none() => {
+            if !first.same_as(&open::prompt_for("Once more")?) {
+                return Err(Failure::usage("the two passphrases differ"));
+            }
+            Key::Passphrase(first)
+        }
+        key => key,
+    };
+    let (keys, recovery) = with_recovery(key, init.recovery_key)?;
+    durable(|| LocalVault::create(path, &keys, &context.host_state().map_err(|failure| storage(&failure))?))?;
+    context.report.answer(&json!({"vault": path}), || format!("made {}", path.display()));
+    show_recovery(context, recovery);
+    Ok(exit::DONE)
+}
+
+fn change_keys(context: &Context, rekey: &Rekey) -> Result<u8, Failure> {
+    let vault = context.vault()?;
+    let key = match (&rekey.new_key_file, &rekey.new_passphrase_file) {
+        (Some(file), _) => {
+            if !file.exists() {
+                make_key_file(file)?;
+            }
+            Key::KeyFile(file.clone())
+        }
+        (None, Some(file)) => Key::Passphrase(open::first_line(file)?),
+        (None, None) => {
+            let first = open::prompt_for("New passphrase for the vault")?;
+            if !first.same_as(&open::prompt_for("Once more")?) {
+                return Err(Failure::usage("the two passphrases differ"));
+            }
+            Key::Passphrase(first)
+        }
+    };
+    let (keys, recovery) = with_recovery(key, rekey.recovery_key)?;
+    durable(|| vault.rekey(&keys))?;
+    context.report.answer(&json!({"rekeyed": true}), || "every key of the vault is new; older backups keep the old ones".to_owned());
+    show_recovery(context, recovery);
+    Ok(exit::DONE)
+}
+
+fn with_recovery(key: Key, wanted: bool) -> Result<(Vec<Key>, Option<turnlock_protocol::Secret>), Failure> {
+    if !wanted {
+        return Ok((vec![key], None));
+    }
+    let recovery = make_recovery_key()?;
+    Ok((vec![key, Key::Recovery(recovery.duplicate())], Some(recovery)))
+}
+
+fn show_recovery(context: &Context, recovery: Option<turnlock_protocol::Secret>) {
+    if let Some(recovery) = recovery {
+        #[expect(clippy::disallowed_methods, reason = "the person asked for it, to print and lock away")]
+        let text = recovery.expose();
+        context.report.note("The recovery key, shown this once; print it and lock it away:");
+        context.report.raw(text);
+    }
+}
+
+fn check(context: &Context) -> Result<u8, Failure> {
+    let vault = context.vault()?;
+    context.report.begin_progress(None);
+    context.report.step("vault", "reading everything");
+    let checked = durable(|| vault.check())?;
+    context.report.end_progress();
+    let value = json!({"records": checked.records, "open": checked.attempts, "history": checked.history,
+        "finishes": checked.finishes, "audit": checked.audit, "problems": checked.problems,
+        "adopt": vault.adopt_required()});
+    context.report.answer(&value, || {
+        format!(
+            "{} records, {} open attempts, {} past credentials, {} audit rows: {}",
+            checked.records,
+            checked.attempts,
+            checked.history,
+            checked.audit,
+            if checked.problems.is_empty() { "all readable and consistent" } else { "PROBLEMS" }
+        )
+    });
+    for problem in &checked.problems {
+        context.report.warn(problem);
+    }
+    Ok(if checked.problems.is_empty() { exit::DONE } else { exit::FAILED })
+}
+
+/// Asks every target about the credential this copy holds, then takes the copy
+/// into use.
+async fn adopt_copy(context: &Context, adopt: &Adopt) -> Result<u8, Failure> {
+    let engine = context.engine(false).await?;
+    let mut records = Vec::new();
+    durable(|| {
+        engine.vault.list(&mut |summary| {
+            if summary.plugin.is_some() {
+                records.push(summary);
+            }
+            true
+        })
+    })?;
+    let mut doubtful = 0;
+    for record in &records {
+        let heard = match engine.plan_of(&record.uid, &Options::default()) {
+            Err(failure) => failure.message,
+            Ok((_, plan)) => match engine.rotators.begin(&plan.plugin).await {
+                Err(fault) => fault.message,
+                Ok(mut rotator) => {
+                    let heard = settle::ask(&engine, &plan, &plan.current, &mut rotator).await;
+                    rotator.end().await;
+                    match heard {
+                        Heard::Accepted => continue,
+                        heard => heard.accepted().err().map_or_else(String::new, |failure| failure.message),
+                    }
+                }
+            },
+        };
+        doubtful += 1;
+        context.report.warn(&format!("{}: {heard}", record.title));
+    }
+    if doubtful > 0 && !adopt.unverified {
+        return Err(Failure::new(format!("{doubtful} of {} credentials are not proven", records.len()))
+            .hint("find out why, or adopt all the same with --unverified: turnlock verify --try-history may find them"));
+    }
+    drop(engine);
+    let vault = context.vault()?;
+    durable(|| vault.adopt_vault())?;
+    context.report.answer(&json!({"adopted": true, "unproven": doubtful}), || "this vault is in use here now".to_owned());
+    Ok(exit::DONE)
+}
+
+fn storage(failure: &Failure) -> crate::vault::VaultError {
+    crate::vault::VaultError::Storage { doing: "written", why: failure.message.clone() }
+}

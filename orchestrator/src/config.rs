@@ -1,0 +1,153 @@
+//! Where things are: flags over variables over `turnlock.toml` over the XDG
+//! directories. The only file that reads the environment.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::failure::Failure;
+
+/// What the command line says about where things are.
+#[derive(Debug, Default)]
+pub struct Overrides {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--vault`
+    pub vault: Option<PathBuf>,
+    /// `--key-file`
+    pub key_file: Option<PathBuf>,
+    /// `--passphrase-file`
+    pub passphrase_file: Option<PathBuf>,
+    /// `--plugin-dir`
+    pub plugin_directories: Vec<PathBuf>,
+}
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The vault's file.
+    pub vault: PathBuf,
+    /// The key file that opens it.
+    pub key_file: Option<PathBuf>,
+    /// A file with the passphrase that opens it.
+    pub passphrase_file: Option<PathBuf>,
+    /// What systemd's `LoadCredential=turnlock.key` left for us.
+    pub systemd_credential: Option<PathBuf>,
+    /// What this machine remembers of its vaults.
+    pub state_directory: PathBuf,
+    /// Descriptions of rotators, kept between runs.
+    pub cache_directory: Option<PathBuf>,
+    /// Where rotators are looked for besides this program's own directory.
+    pub plugin_directories: Vec<PathBuf>,
+    /// Plugins whose program must have this SHA-256.
+    pub pinned_plugins: Vec<(String, String)>,
+    /// The variables a rotator starts with.
+    pub rotator_environment: Vec<(String, OsString)>,
+}
+
+/// `turnlock.toml`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    vault: VaultSection,
+    rotators: RotatorSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct VaultSection {
+    path: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RotatorSection {
+    directories: Vec<PathBuf>,
+    pin: BTreeMap<String, String>,
+}
+
+/// The variables that pass through to a rotator: none of them bears a secret.
+const PASSED_ON: &[&str] = &[
+    "HOME", "LANG", "LC_ALL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "TNS_ADMIN",
+];
+
+impl Config {
+    /// Puts everything together.
+    ///
+    /// # Errors
+    /// A configuration file that cannot be read or says something unknown.
+    pub fn load(overrides: Overrides) -> Result<Self, Failure> {
+        let home = variable("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let xdg = |name: &str, below_home: &str| {
+            variable(name)
+                .map(PathBuf::from)
+                .filter(|directory| directory.is_absolute())
+                .or_else(|| home.as_ref().map(|home| home.join(below_home)))
+                .map(|directory| directory.join("turnlock"))
+        };
+        let config_directory = xdg("XDG_CONFIG_HOME", ".config");
+        let asked = overrides.config.or_else(|| variable("TURNLOCK_CONFIG").map(PathBuf::from));
+        let file = match (&asked, config_directory.as_ref().map(|directory| directory.join("turnlock.toml"))) {
+            (Some(path), _) => File::read(path)?,
+            (None, Some(path)) if path.exists() => File::read(&path)?,
+            _ => File::default(),
+        };
+        let nowhere = || {
+            Failure::usage("there is no home directory to keep a vault in").hint("name the vault's file with --vault")
+        };
+        let data = xdg("XDG_DATA_HOME", ".local/share");
+        let vault = overrides
+            .vault
+            .or_else(|| variable("TURNLOCK_VAULT").map(PathBuf::from))
+            .or(file.vault.path)
+            .or_else(|| data.map(|data| data.join("vault.db")))
+            .ok_or_else(nowhere)?;
+        let state_directory = variable("TURNLOCK_STATE")
+            .map(PathBuf::from)
+            .or_else(|| xdg("XDG_STATE_HOME", ".local/state"))
+            .or_else(|| vault.parent().map(|parent| parent.join("state")))
+            .ok_or_else(nowhere)?;
+        Ok(Self {
+            key_file: overrides.key_file.or_else(|| variable("TURNLOCK_KEY_FILE").map(PathBuf::from)).or(file.vault.key_file),
+            passphrase_file: overrides.passphrase_file.or(file.vault.passphrase_file),
+            systemd_credential: variable("CREDENTIALS_DIRECTORY")
+                .map(|directory| Path::new(&directory).join("turnlock.key"))
+                .filter(|credential| credential.exists()),
+            cache_directory: xdg("XDG_CACHE_HOME", ".cache"),
+            plugin_directories: overrides.plugin_directories.into_iter().chain(file.rotators.directories).collect(),
+            pinned_plugins: file.rotators.pin.into_iter().collect(),
+            rotator_environment: PASSED_ON
+                .iter()
+                .filter_map(|name| variable(name).map(|value| ((*name).to_owned(), value)))
+                .collect(),
+            vault,
+            state_directory,
+        })
+    }
+}
+
+impl File {
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let place = path.display();
+        let text = fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format!("the configuration {place} cannot be read")).caused_by(&error))?;
+        toml::from_str(&text)
+            .map_err(|error| Failure::usage(format!("the configuration {place} cannot be understood")).caused_by(&error))
+    }
+}
+
+/// Whether colours are unwelcome (<https://no-color.org>).
+pub(crate) fn no_color() -> bool {
+    variable("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}

@@ -1,0 +1,30 @@
+//! Writing a file so that it is either the old one or the new one, whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Replaces a file: temporary file beside it with mode 0600, fsync, rename,
+/// fsync of the directory.
+///
+/// # Errors
+/// What the file system says; the old file is untouched then.
+pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
+    let mut number = [0u8; 8];
+    getrandom::fill(&mut number).map_err(|error| io::Error::other(error.to_string()))?;
+    let temporary = directory.join(format!(".{}.{:016x}", name.to_string_lossy(), u64::from_le_bytes(number)));
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()
+    });
+    let replaced = written.and_then(|()| fs::rename(&temporary, path)).and_then(|()| File::open(directory)?.sync_all());
+    if replaced.is_err() {
+        // The error that matters is the first one.
+        let _ = fs::remove_file(&temporary);
+    }
+    replaced
+}

@@ -1,0 +1,85 @@
+//! One rotation at a time: taking leases, also from the dead.
+
+use std::time::Duration;
+
+use crate::engine::{Engine, durable};
+use crate::failure::Failure;
+use crate::plan::Plan;
+use crate::process::Life;
+use crate::record::Uid;
+use crate::vault::{Acquired, Holder, Lease, LeaseRequest};
+
+/// How much longer a lease lives than one operation and its settling can take.
+const MARGIN_MS: u64 = 5_000;
+/// How often a lease that belongs to somebody out of sight is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Takes the leases of one rotation: the record and its duplicates, the
+/// account, and shared the admin's record.
+///
+/// A holder whose process is dead on this very machine is replaced at once.
+/// One that is alive, or out of sight, keeps its lease: with `wait` it is
+/// watched, and replaced only when its renewal number has not moved for a
+/// whole time to live by our own monotonic clock.
+///
+/// # Errors
+/// A failure that names the holder; nothing changed.
+pub async fn take(engine: &Engine, records: Vec<Uid>, plan: Option<&Plan>, title: &str) -> Result<Lease, Failure> {
+    let ttl_ms = plan.map_or(60_000, |plan| plan.deadline_ms + plan.traits.settle_ms) + MARGIN_MS;
+    let request = LeaseRequest {
+        records,
+        account: plan.map(|plan| plan.identity.clone()),
+        admin: plan.and_then(|plan| plan.admin_uid.clone()),
+        owner: engine.owner.clone(),
+        ttl_ms,
+    };
+    loop {
+        let holders = match durable(|| engine.vault.acquire(&request))? {
+            Acquired::Granted(lease) => return Ok(lease),
+            Acquired::Busy(holders) => holders,
+        };
+        let dead = holders.iter().all(|holder| holder.owner.process.life() == Life::Dead);
+        if !dead {
+            if !engine.wait {
+                return Err(busy(title, &holders));
+            }
+            engine.progress(title, "waiting for another run");
+            if !unmoved(engine, &request, &holders).await? {
+                continue;
+            }
+        }
+        if let Acquired::Granted(lease) = durable(|| engine.vault.seize(&request, &holders))? {
+            return Ok(lease);
+        }
+    }
+}
+
+/// Watches holders until one of them moves or ends (false), or all have been
+/// still for their time to live (true).
+async fn unmoved(engine: &Engine, request: &LeaseRequest, holders: &[Holder]) -> Result<bool, Failure> {
+    let ttl = Duration::from_millis(holders.iter().map(|holder| holder.ttl_ms).max().unwrap_or(0));
+    let since = tokio::time::Instant::now();
+    while since.elapsed() < ttl {
+        if engine.stopping() {
+            return Err(Failure::new("interrupted while waiting for another run"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        match durable(|| engine.vault.acquire(request))? {
+            Acquired::Granted(lease) => {
+                durable(|| engine.vault.release(&lease))?;
+                return Ok(false);
+            }
+            Acquired::Busy(now) if now != holders => return Ok(false),
+            Acquired::Busy(_) => {}
+        }
+    }
+    Ok(true)
+}
+
+fn busy(title: &str, holders: &[Holder]) -> Failure {
+    let who = holders.first().map_or_else(String::new, |holder| {
+        format!(" by process {} on {}", holder.owner.process.pid, holder.owner.machine)
+    });
+    Failure::new(format!("\"{title}\" or its account is being rotated{who}"))
+        .hint("let it end, or repeat with --wait")
+}

@@ -1,0 +1,244 @@
+//! Everything that is printed: tables and sentences for people, JSON for
+//! machines. The only file that prints.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::config;
+use crate::failure::Failure;
+use crate::fleet::Ended;
+use crate::rotate::Rotated;
+
+/// How to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Tables and sentences.
+    Human,
+    /// One JSON value, or one a line for lists that grow.
+    Json,
+}
+
+/// Speaks to whoever called.
+#[derive(Debug, Clone)]
+pub struct Report {
+    format: Format,
+    color: bool,
+    quiet: bool,
+    progress: Arc<Mutex<Option<ProgressBar>>>,
+}
+
+impl Report {
+    /// Speaks in this format; colour only on a terminal.
+    pub fn new(format: Format, quiet: bool) -> Self {
+        let color = format == Format::Human && io::stderr().is_terminal() && !config::no_color();
+        Self { format, color, quiet, progress: Arc::default() }
+    }
+
+    /// Whether a program reads the answer.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Whether standard output is a person's terminal.
+    pub fn stdout_is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
+    /// Writes one JSON value on one line, or for people the sentence.
+    pub fn answer(&self, value: &impl Serialize, sentence: impl FnOnce() -> String) {
+        match self.format {
+            Format::Json => self.raw(&serde_json::to_string(value).unwrap_or_default()),
+            Format::Human => self.raw(&sentence()),
+        }
+    }
+
+    /// Writes rows: as a table for people, as one JSON object a line for machines.
+    pub fn rows<R: Serialize>(&self, headings: &[&str], rows: &[R], cells: impl Fn(&R) -> Vec<String>, none: &str) {
+        match self.format {
+            Format::Json => {
+                for row in rows {
+                    self.raw(&serde_json::to_string(row).unwrap_or_default());
+                }
+            }
+            Format::Human if rows.is_empty() => self.note(none),
+            Format::Human => {
+                let mut table = Table::new();
+                table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+                table.set_header(headings.iter().map(|heading| heading.to_uppercase()));
+                for row in rows {
+                    table.add_row(cells(row));
+                }
+                self.raw(&table.trim_fmt());
+            }
+        }
+    }
+
+    /// Writes a text to standard output as it is.
+    pub fn raw(&self, text: &str) {
+        self.suspended(|| {
+            // A reader that went away (`| head`) is no failure of ours.
+            let _ = writeln!(io::stdout().lock(), "{text}");
+        });
+    }
+
+    /// Writes bytes to standard output as they are, without a line end.
+    pub fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        io::stdout().lock().write_all(bytes)
+    }
+
+    /// Says something on standard error that is no result.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            self.err(text);
+        }
+    }
+
+    /// Says something that must not be overlooked.
+    pub fn warn(&self, text: &str) {
+        self.err(&format!("{} {text}", self.paint("33", "warning:")));
+    }
+
+    /// Tells why something was not done, what is true now, and what to do.
+    pub fn failure(&self, failure: &Failure) {
+        if self.format == Format::Json {
+            self.raw(&failure_json(failure).to_string());
+            return;
+        }
+        self.err(&format!("{} {}", self.paint("31", "error:"), failure.message));
+        for cause in &failure.causes {
+            self.err(&format!("  caused by: {cause}"));
+        }
+        if !failure.usage {
+            self.err(&format!("  state: {}", failure.state.sentence()));
+        }
+        if let Some(hint) = &failure.hint {
+            self.err(&format!("  {} {hint}", self.paint("36", "hint:")));
+        }
+    }
+
+    /// Tells of one record of a rotation, as soon as it ended.
+    pub fn ended(&self, ended: &Ended) {
+        if self.format == Format::Json {
+            let value = match &ended.outcome {
+                Ok(rotated) => json!({"record": rotated.uid, "title": rotated.title, "account": rotated.account,
+                    "outcome": "rotated", "verified": rotated.verified, "warnings": rotated.warnings,
+                    "finish_open": rotated.finish_open}),
+                Err(failure) => {
+                    let mut value = failure_json(failure);
+                    if let Some(value) = value.as_object_mut() {
+                        value.insert("record".to_owned(), json!(ended.uid));
+                        value.insert("title".to_owned(), json!(ended.title));
+                        value.insert("outcome".to_owned(), json!("failed"));
+                    }
+                    value
+                }
+            };
+            self.raw(&value.to_string());
+            return;
+        }
+        match &ended.outcome {
+            Ok(rotated) => self.rotated(rotated),
+            Err(failure) => self.failure(failure),
+        }
+    }
+
+    fn rotated(&self, rotated: &Rotated) {
+        let proof = if rotated.verified { "proven by a new log-in" } else { "not proven: this target cannot be asked" };
+        self.raw(&format!("{} {}  {}  ({proof})", self.paint_out("32", "rotated"), rotated.title, rotated.account));
+        for warning in &rotated.warnings {
+            self.warn(&format!("{}: {warning}", rotated.title));
+        }
+    }
+
+    /// Shows that something is going on: a spinner, or with a count a bar.
+    pub fn begin_progress(&self, count: Option<u64>) {
+        if self.format == Format::Json || self.quiet || !io::stderr().is_terminal() {
+            return;
+        }
+        let bar = match count {
+            Some(count) => ProgressBar::new(count),
+            None => ProgressBar::new_spinner(),
+        };
+        let bar = MultiProgress::with_draw_target(ProgressDrawTarget::stderr()).add(bar);
+        let template = if count.is_some() {
+            "{bar:30} {pos}/{len}  {per_sec}  {eta} left  {msg}"
+        } else {
+            "{spinner} {msg}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        if let Ok(mut progress) = self.progress.lock() {
+            *progress = Some(bar);
+        }
+    }
+
+    /// What is being done now.
+    pub fn step(&self, title: &str, step: &str) {
+        if let Ok(progress) = self.progress.lock()
+            && let Some(bar) = progress.as_ref()
+        {
+            bar.set_message(format!("{title}: {step}"));
+        }
+    }
+
+    /// One more of the count is done.
+    pub fn advance(&self) {
+        if let Ok(progress) = self.progress.lock()
+            && let Some(bar) = progress.as_ref()
+        {
+            bar.inc(1);
+        }
+    }
+
+    /// Takes the spinner or bar away.
+    pub fn end_progress(&self) {
+        if let Ok(mut progress) = self.progress.lock()
+            && let Some(bar) = progress.take()
+        {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn err(&self, text: &str) {
+        self.suspended(|| {
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        });
+    }
+
+    fn suspended(&self, write: impl FnOnce()) {
+        match self.progress.lock() {
+            Ok(progress) => match progress.as_ref() {
+                Some(bar) => bar.suspend(write),
+                None => write(),
+            },
+            Err(_) => write(),
+        }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code};1m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn paint_out(&self, code: &str, text: &str) -> String {
+        if self.color && io::stdout().is_terminal() { self.paint(code, text) } else { text.to_owned() }
+    }
+}
+
+fn failure_json(failure: &Failure) -> serde_json::Value {
+    json!({"error": failure.message, "state": failure.state, "kind": failure.kind, "causes": failure.causes,
+        "hint": failure.hint, "exit_status": failure.exit_status()})
+}
+
+/// Prints what cannot wait for a report: a panic's place, never its payload.
+pub(crate) fn bug(place: &str) {
+    let _ = writeln!(io::stderr().lock(), "bug: panic at {place}: please report it; turnlock recover settles what is open");
+}

@@ -1,0 +1,393 @@
+//! One rotation, from record to commit:
+//!
+//! lease → resolve → prepare → STAGE → apply ⟨permit⟩ → verify → COMMIT → finish → release
+
+use jiff::{SignedDuration, Timestamp};
+use turnlock_protocol::operation::{
+    Admin, ApplyParams, ApplyResult, FinishParams, Finished, PlanParams, PlanResult, PrepareParams, Prepared,
+};
+use turnlock_protocol::{Applied, Credential, Fault, Kind, Operation, Origin, Secret};
+
+use crate::child::{Conversation, Threshold};
+use crate::engine::{Engine, durable};
+use crate::failure::{Failure, State};
+use crate::generate;
+use crate::lease;
+use crate::plan::Plan;
+use crate::record::Uid;
+use crate::resolve::Options;
+use crate::settle::{self, Known, Settled};
+use crate::stage::{Attempt, PermitGiven, Process, STAGE_FORMAT};
+use crate::vault::{Lease, Stored};
+
+/// How often one rotation may draw another candidate after the target refused
+/// one and told why.
+const ATTEMPTS: usize = 2;
+
+/// A rotation that was asked for.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// The record.
+    pub uid: Option<Uid>,
+    /// What the command line says over the record.
+    pub options: Options,
+    /// Commit all records of the account together.
+    pub with_duplicates: bool,
+}
+
+/// A rotation that was done.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Rotated {
+    /// The record.
+    pub uid: Uid,
+    /// Its title.
+    pub title: String,
+    /// The account, for people.
+    pub account: String,
+    /// Whether the target itself proved the new credential.
+    pub verified: bool,
+    /// What a person should know although it worked.
+    pub warnings: Vec<String>,
+    /// Whether something of the old credential is still to be removed.
+    pub finish_open: bool,
+}
+
+/// Rotates one record.
+///
+/// # Errors
+/// A failure whose state says which credential works now.
+pub async fn rotate(engine: &Engine, uid: &Uid, wanted: &Wanted) -> Result<Rotated, Failure> {
+    let (stored, plan) = match engine.plan_of(uid, &wanted.options) {
+        Ok(found) => found,
+        // A record that no longer resolves may still have something open.
+        Err(failure) => return Err(settle::or(engine, uid, failure).await),
+    };
+    let duplicates = duplicates(engine, uid, &plan, wanted.with_duplicates)?;
+    let records = std::iter::once(uid.clone()).chain(duplicates.iter().cloned()).collect();
+    let lease = lease::take(engine, records, Some(&plan), &stored.record.title).await?;
+    let outcome = holding(engine, uid, wanted, &duplicates, &lease, &plan).await;
+    // A lease that cannot be given back runs out or is taken from the dead.
+    let _ = durable(|| engine.vault.release(&lease));
+    outcome
+}
+
+async fn holding(
+    engine: &Engine,
+    uid: &Uid,
+    wanted: &Wanted,
+    duplicates: &[Uid],
+    lease: &Lease,
+    seen: &Plan,
+) -> Result<Rotated, Failure> {
+    settle::everything_open(engine, lease, uid).await?;
+    let (stored, mut plan) = engine.plan_of(uid, &wanted.options)?;
+    if plan.identity != seen.identity || plan.admin_uid != seen.admin_uid {
+        return Err(Failure::new(format!("\"{}\" was edited meanwhile", stored.record.title)).hint("repeat the command"));
+    }
+    let title = stored.record.title.clone();
+    engine.progress(&title, "starting the rotator");
+    let mut rotator = engine.rotators.begin(&plan.plugin).await?;
+    plan.traits = traits(&mut rotator, &plan).await?;
+
+    let mut stored = stored;
+    for last in (0..ATTEMPTS).map(|attempt| attempt + 1 == ATTEMPTS) {
+        let attempt = prepare(engine, &mut rotator, plan, &stored, duplicates).await?;
+        let mut gate = Gate::new(engine, lease, uid, &attempt, &title);
+        engine.progress(&title, "staging");
+        stage(engine, lease, uid, &stored, &attempt)?;
+        engine.progress(&title, "changing");
+        let known = apply(&mut rotator, &attempt, &mut gate).await;
+        match settle::settle(engine, lease, uid, &attempt.id, known, &mut rotator).await? {
+            Settled::Committed { verified, mut warnings } => {
+                let finish_open = finish_if_due(engine, lease, uid, &mut rotator, &mut warnings).await;
+                rotator.end().await;
+                warnings.splice(0..0, attempt.plan.remarks.iter().cloned());
+                let account = attempt.plan.identity.to_string();
+                return Ok(Rotated { uid: uid.clone(), title, account, verified, warnings, finish_open });
+            }
+            Settled::NotChanged(fault) if fault.kind == Kind::Policy && !last && attempt.plan.supplied.is_none() => {
+                if let Some(limits) = &fault.learned {
+                    durable(|| engine.vault.learn(lease, uid, limits))?;
+                }
+                (stored, plan) = engine.plan_of(uid, &wanted.options)?;
+                plan.traits = attempt.plan.traits;
+            }
+            Settled::NotChanged(fault) => {
+                rotator.end().await;
+                return Err(Failure::from(fault).state(State::Unchanged));
+            }
+        }
+    }
+    Err(Failure::new(format!("the target refused every new secret for \"{title}\"")))
+}
+
+/// Makes the attempt: the candidate by its origin, and the plan that goes with it.
+async fn prepare(
+    engine: &Engine,
+    rotator: &mut Conversation,
+    mut plan: Plan,
+    stored: &Stored,
+    duplicates: &[Uid],
+) -> Result<Attempt, Failure> {
+    let mut prepared = Prepared::default();
+    if plan.traits.origin != Origin::Orchestrator || plan.traits.policy_from_target {
+        let params = PrepareParams {
+            account: plan.account.clone(),
+            current: Some(plan.current.duplicate()),
+            policy: plan.policy.clone(),
+            admin: duplicate(&plan.admin),
+        };
+        prepared = rotator.call(Operation::Prepare, &params, plan.deadline_ms, &mut crate::child::ReadOnly).await?;
+    }
+    if let Some(policy) = prepared.policy.take() {
+        plan.policy = policy;
+    }
+    plan.policy = plan.policy.within(&plan.traits.password);
+    let history = durable(|| engine.vault.history(&stored.record.uid))?;
+    let used: Vec<&Secret> = history
+        .iter()
+        .map(|past| &past.credential)
+        .chain([&plan.current])
+        .chain(stored.stage.iter().filter_map(|attempt| attempt.candidate.as_ref()))
+        .flat_map(Credential::fields)
+        .map(|(_, secret)| secret)
+        .collect();
+    let title = &stored.record.title;
+    let candidate = match (prepared.next, plan.traits.origin) {
+        (Some(next), _) => Some(next),
+        (None, Origin::Target) => None,
+        (None, Origin::Rotator) => {
+            return Err(Failure::new(format!("turnlock-{} prepared no new credential for \"{title}\"", plan.plugin)));
+        }
+        (None, Origin::Orchestrator) => Some(Credential::password(match &plan.supplied {
+            Some(supplied) => {
+                plan.policy
+                    .validate(supplied)
+                    .map_err(|error| Failure::usage(format!("the password you gave cannot be used: {error}")))?;
+                supplied.duplicate()
+            }
+            None => generate::candidate(&plan.policy, &used)
+                .map_err(|error| Failure::new(format!("no new secret can be made for \"{title}\": {error}")))?,
+        })),
+    };
+    if let Some(candidate) = &candidate
+        && candidate.fields().any(|(_, secret)| used.iter().any(|old| old.same_as(secret)))
+    {
+        return Err(Failure::usage(format!("the new secret of \"{title}\" was used before")).hint("choose another one"));
+    }
+    let mut id = [0u8; 12];
+    getrandom::fill(&mut id).map_err(|_| Failure::new("the system's source of randomness failed"))?;
+    Ok(Attempt {
+        format: STAGE_FORMAT,
+        id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        staged_at: Timestamp::now(),
+        candidate,
+        plan,
+        existing: prepared.existing,
+        duplicates: duplicates.to_vec(),
+        permit: None,
+        parked: None,
+    })
+}
+
+/// Nothing may change before this has returned: the candidate is durable, and
+/// what is durable can be read.
+fn stage(engine: &Engine, lease: &Lease, uid: &Uid, stored: &Stored, attempt: &Attempt) -> Result<(), Failure> {
+    durable(|| engine.vault.stage(lease, uid, stored.revision, attempt))?;
+    let read = durable(|| engine.vault.read_back(uid, &attempt.id))?;
+    let same = match (&read.candidate, &attempt.candidate) {
+        (Some(read), Some(written)) => read.same_as(written),
+        (None, None) => true,
+        _ => false,
+    };
+    if same && read.plan.account == attempt.plan.account {
+        return Ok(());
+    }
+    durable(|| engine.vault.erase(lease, uid, &attempt.id, "could not be read back"))?;
+    Err(Failure::new(format!("the vault did not keep what was staged for \"{}\"", stored.record.title))
+        .hint("turnlock vault check"))
+}
+
+/// Changes the target, and tells what is known afterwards.
+async fn apply(rotator: &mut Conversation, attempt: &Attempt, gate: &mut Gate<'_>) -> Known {
+    let plan = &attempt.plan;
+    let params = ApplyParams {
+        account: plan.account.clone(),
+        current: plan.current.duplicate(),
+        next: attempt.candidate.as_ref().map(Credential::duplicate),
+        admin: duplicate(&plan.admin),
+        attempt: attempt.id.clone(),
+    };
+    let result: Result<ApplyResult, Fault> = rotator.call(Operation::Apply, &params, plan.deadline_ms, gate).await;
+    match result {
+        Ok(result) => Known::Yes(result),
+        Err(fault) if !gate.permitted => Known::NoPermit(gate.refusal.take().unwrap_or(fault)),
+        Err(fault) if fault.applied == Applied::No => Known::DefiniteNo(fault),
+        Err(fault) => Known::Unknown(Some(fault)),
+    }
+}
+
+/// Answers the rotator at the threshold.
+struct Gate<'a> {
+    engine: &'a Engine,
+    lease: &'a Lease,
+    uid: &'a Uid,
+    attempt: &'a str,
+    title: &'a str,
+    until: SignedDuration,
+    permitted: bool,
+    /// Why no permit was given, when that was our own decision.
+    refusal: Option<Fault>,
+}
+
+impl<'a> Gate<'a> {
+    fn new(engine: &'a Engine, lease: &'a Lease, uid: &'a Uid, attempt: &'a Attempt, title: &'a str) -> Self {
+        let until = attempt.plan.deadline_ms.saturating_add(attempt.plan.traits.settle_ms);
+        let until = SignedDuration::from_millis(i64::try_from(until).unwrap_or(i64::MAX / 2_000));
+        Self { engine, lease, uid, attempt: &attempt.id, title, until, permitted: false, refusal: None }
+    }
+}
+
+impl Threshold for Gate<'_> {
+    async fn permit(&mut self, rotator: &Process) -> bool {
+        if self.engine.stopping() {
+            self.refusal = Some(Fault::new(Kind::Cancelled, format!("\"{}\" was interrupted before anything changed", self.title)));
+            return false;
+        }
+        let at = Timestamp::now();
+        let until = at.saturating_add(self.until).unwrap_or(at);
+        let permit = PermitGiven { at, rotator: rotator.clone(), until };
+        match durable(|| self.engine.vault.permit(self.lease, self.uid, self.attempt, &permit)) {
+            Ok(()) => {
+                self.permitted = true;
+                true
+            }
+            Err(error) => {
+                self.refusal = Some(
+                    Fault::new(Kind::Cancelled, format!("no permit for \"{}\": {error}", self.title)),
+                );
+                false
+            }
+        }
+    }
+
+    async fn minted(&mut self, next: Credential) -> bool {
+        durable(|| self.engine.vault.minted(self.lease, self.uid, self.attempt, &next)).is_ok()
+    }
+
+    fn progress(&mut self, step: &str) {
+        self.engine.progress(self.title, step);
+    }
+}
+
+/// Removes what the old credentials left behind, where that is due. Its
+/// failure never fails the rotation. Returns whether something stays open.
+pub(crate) async fn finish_if_due(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    rotator: &mut Conversation,
+    warnings: &mut Vec<String>,
+) -> bool {
+    let pending = match durable(|| engine.vault.read(uid)) {
+        Ok(stored) => stored.pending,
+        Err(error) => {
+            warnings.push(error.to_string());
+            return true;
+        }
+    };
+    let mut open = false;
+    for finish in pending {
+        if finish.due > Timestamp::now() {
+            open = true;
+            continue;
+        }
+        let done = finish_one(engine, lease, uid, &finish, rotator).await;
+        let failure = done.as_ref().err().map(|failure| failure.message.clone());
+        open |= failure.is_some();
+        match done {
+            Ok(finished) => warnings.extend(finished.warnings),
+            Err(failure) => warnings.push(format!("not cleaned up yet: {failure}")),
+        }
+        if let Err(error) = durable(|| engine.vault.finished(lease, uid, &finish.attempt, failure.as_deref())) {
+            warnings.push(error.to_string());
+            open = true;
+        }
+    }
+    open
+}
+
+async fn finish_one(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    finish: &crate::stage::PendingFinish,
+    rotator: &mut Conversation,
+) -> Result<Finished, Failure> {
+    let stored = durable(|| engine.vault.read(uid))?;
+    let plan = &finish.plan;
+    let current = settle::credential_in(&stored.record, plan);
+    let alive = stored.stage.iter().filter_map(|attempt| attempt.candidate.as_ref()).chain([&current]);
+    if alive.into_iter().any(|alive| shares_a_secret(alive, &finish.previous)) {
+        return Err(Failure::new("what would be removed is still in use"));
+    }
+    settle::ask(engine, plan, &current, rotator).await.accepted()?;
+    let params = FinishParams {
+        account: plan.account.clone(),
+        current,
+        previous: finish.previous.duplicate(),
+        admin: duplicate(&plan.admin),
+    };
+    let mut gate = FinishGate { engine, lease };
+    Ok(rotator.call(Operation::Finish, &params, plan.deadline_ms, &mut gate).await?)
+}
+
+fn shares_a_secret(one: &Credential, other: &Credential) -> bool {
+    one.fields().any(|(name, secret)| other.get(name).is_some_and(|theirs| theirs.same_as(secret)))
+}
+
+/// Cleaning up needs no stage, only that we still hold the lease.
+struct FinishGate<'a> {
+    engine: &'a Engine,
+    lease: &'a Lease,
+}
+
+impl Threshold for FinishGate<'_> {
+    async fn permit(&mut self, _rotator: &Process) -> bool {
+        !self.engine.stopping() && durable(|| self.engine.vault.renew(self.lease)).is_ok()
+    }
+    async fn minted(&mut self, _next: Credential) -> bool {
+        false
+    }
+    fn progress(&mut self, _step: &str) {}
+}
+
+async fn traits(rotator: &mut Conversation, plan: &Plan) -> Result<turnlock_protocol::Traits, Fault> {
+    let params = PlanParams { account: plan.account.clone(), admin: duplicate(&plan.admin) };
+    let result: PlanResult =
+        rotator.call(Operation::Plan, &params, plan.deadline_ms, &mut crate::child::ReadOnly).await?;
+    Ok(result.traits)
+}
+
+/// Other records of the same account. Rotating one of them alone would leave
+/// the others with a dead secret.
+fn duplicates(engine: &Engine, uid: &Uid, plan: &Plan, with_duplicates: bool) -> Result<Vec<Uid>, Failure> {
+    let mut others = durable(|| engine.vault.same_account(&plan.identity))?;
+    others.retain(|other| other != uid);
+    if others.is_empty() || with_duplicates {
+        return Ok(others);
+    }
+    let mut failure = Failure::usage(format!("{} other record(s) hold the same account {}", others.len(), plan.identity))
+        .hint("rotate them together with --with-duplicates, or remove all but one");
+    failure.causes = others.iter().map(ToString::to_string).collect();
+    Err(failure)
+}
+
+/// A second holder of an admin's login.
+pub(crate) fn duplicate(admin: &Option<Admin>) -> Option<Admin> {
+    admin.as_ref().map(|admin| Admin {
+        login: admin.login.clone(),
+        credential: admin.credential.duplicate(),
+        account: admin.account.clone(),
+    })
+}

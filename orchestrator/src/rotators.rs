@@ -1,0 +1,206 @@
+//! Finding a rotator's binary, and believing it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use turnlock_protocol::{Describe, Fault, Kind, Operation};
+
+use crate::catalogue::Catalogue;
+use crate::child::{Conversation, ReadOnly};
+use crate::config::Config;
+use crate::record::is_plugin_name;
+
+/// A rotator's program, checked.
+#[derive(Debug, Clone)]
+pub struct Rotator {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The program, without symbolic links in its path.
+    pub program: PathBuf,
+}
+
+/// Where rotators are looked for: the directory of this program, then the
+/// configured ones. Never by `PATH`.
+#[derive(Debug, Clone)]
+pub struct Rotators {
+    directories: Vec<PathBuf>,
+    pinned: Vec<(String, String)>,
+    environment: Vec<(String, OsString)>,
+    cache: Option<PathBuf>,
+}
+
+/// How long a rotator may take to describe itself.
+const DESCRIBE_WITHIN_MS: u64 = 5_000;
+
+impl Rotators {
+    /// As the configuration says.
+    pub fn new(config: &Config) -> Self {
+        let own = std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
+        Self {
+            directories: own.into_iter().chain(config.plugin_directories.iter().cloned()).collect(),
+            pinned: config.pinned_plugins.clone(),
+            environment: config.rotator_environment.clone(),
+            cache: config.cache_directory.clone(),
+        }
+    }
+
+    /// The rotator of that name.
+    ///
+    /// # Errors
+    /// `not_found` when there is none, `permission` when others could have
+    /// replaced it, `conflict` when it is not the pinned one.
+    pub fn find(&self, plugin: &str) -> Result<Rotator, Fault> {
+        if !is_plugin_name(plugin) {
+            return Err(Fault::new(Kind::InvalidInput, format!("\"{plugin}\" is no plugin name"))
+                .hint("a plugin's name has small letters, digits and hyphens only"));
+        }
+        let name = format!("turnlock-{plugin}");
+        let found = self.directories.iter().map(|directory| directory.join(&name)).find(|program| program.is_file());
+        let Some(program) = found else {
+            return Err(Fault::new(Kind::NotFound, format!("the rotator {name} is not installed"))
+                .hint(format!("put {name} beside turnlock, or name its directory with --plugin-dir")));
+        };
+        let unreadable =
+            |error: io::Error| Fault::new(Kind::Permission, format!("{} cannot be checked", program.display())).caused_by(&error);
+        let program = program.canonicalize().map_err(unreadable)?;
+        if let Some(open) = writable_by_others(&program).map_err(unreadable)? {
+            return Err(Fault::new(
+                Kind::Permission,
+                format!("{} is not run: others may write {}", program.display(), open.display()),
+            )
+            .hint(format!("chmod go-w {}", open.display())));
+        }
+        if let Some((_, pin)) = self.pinned.iter().find(|(name, _)| name == plugin) {
+            let digest = hexadecimal(&Sha256::digest(fs::read(&program).map_err(unreadable)?));
+            if !digest.eq_ignore_ascii_case(pin) {
+                return Err(Fault::new(Kind::Conflict, format!("{} is not the pinned program", program.display()))
+                    .hint(format!("its SHA-256 is {digest}")));
+            }
+        }
+        Ok(Rotator { plugin: plugin.to_owned(), program })
+    }
+
+    /// Starts a rotator.
+    ///
+    /// # Errors
+    /// See [`Conversation::begin`] and [`Rotators::find`].
+    pub async fn begin(&self, plugin: &str) -> Result<Conversation, Fault> {
+        Conversation::begin(&self.find(plugin)?, &self.environment).await
+    }
+
+    /// The names of all rotators that can be found, first directory first.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .directories
+            .iter()
+            .filter_map(|directory| fs::read_dir(directory).ok())
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter_map(|name| name.strip_prefix("turnlock-").map(str::to_owned))
+            .filter(|name| is_plugin_name(name) && !name.starts_with("vault-"))
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// What a rotator says of itself, from the cache where its program has not
+    /// changed since.
+    ///
+    /// # Errors
+    /// Like [`Rotators::begin`].
+    pub async fn describe(&self, plugin: &str) -> Result<Describe, Fault> {
+        let rotator = self.find(plugin)?;
+        let cached = self.cache.as_deref().and_then(|cache| cache_file(cache, &rotator));
+        if let Some(describe) = cached.as_deref().and_then(|file| fs::read(file).ok()).and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Ok(describe);
+        }
+        let mut conversation = Conversation::begin(&rotator, &self.environment).await?;
+        let describe: Describe = conversation
+            .call(Operation::Describe, &serde_json::Map::new(), DESCRIBE_WITHIN_MS, &mut ReadOnly)
+            .await?;
+        conversation.end().await;
+        if let Some(file) = cached {
+            // Only a cache: without it the rotator is asked again.
+            let _ = crate::durable::write(&file, &serde_json::to_vec(&describe).unwrap_or_default());
+        }
+        Ok(describe)
+    }
+
+    /// Everything that can be found, described. A rotator that cannot describe
+    /// itself is left out, and told.
+    pub async fn catalogue(&self) -> (Catalogue, Vec<Fault>) {
+        let mut faults = Vec::new();
+        let mut catalogue = Catalogue::new();
+        for name in self.names() {
+            let added = match self.describe(&name).await {
+                Ok(describe) => catalogue.insert(describe).map_err(|error| {
+                    Fault::new(Kind::Unsupported, format!("turnlock-{name} describes itself wrongly")).caused_by(&error)
+                }),
+                Err(fault) => Err(fault),
+            };
+            faults.extend(added.err());
+        }
+        (catalogue, faults)
+    }
+}
+
+/// The empty directory that rotators run in.
+pub(crate) fn empty_directory() -> io::Result<PathBuf> {
+    let directory = PathBuf::from("/var/empty");
+    if fs::read_dir(&directory).is_ok_and(|mut entries| entries.next().is_none()) {
+        return Ok(directory);
+    }
+    let user = rustix::process::getuid().as_raw();
+    let directory = std::env::temp_dir().join(format!("turnlock-empty-{user}"));
+    match fs::DirBuilder::new().mode(0o500).create(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(&directory)?;
+    if found.is_dir() && found.uid() == user && found.permissions().mode() & 0o022 == 0 {
+        Ok(directory)
+    } else {
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "the empty working directory belongs to somebody else"))
+    }
+}
+
+/// A cached description is named by what identifies the program's content
+/// without reading it: path, size, times and inode.
+fn cache_file(cache: &Path, rotator: &Rotator) -> Option<PathBuf> {
+    let found = fs::metadata(&rotator.program).ok()?;
+    let mut hasher = Sha256::new();
+    hasher.update(rotator.program.as_os_str().as_encoded_bytes());
+    for number in [found.dev(), found.ino(), found.size()] {
+        hasher.update(number.to_le_bytes());
+    }
+    for number in [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()] {
+        hasher.update(number.to_le_bytes());
+    }
+    Some(cache.join(format!("describe-{}-{}.json", rotator.plugin, hexadecimal(&hasher.finalize()[..8]))))
+}
+
+/// The first part of a path that somebody other than its owner, root or this
+/// user could replace. A sticky directory such as `/tmp` protects its entries.
+fn writable_by_others(program: &Path) -> io::Result<Option<PathBuf>> {
+    let user = rustix::process::getuid().as_raw();
+    for part in program.ancestors() {
+        let found = fs::metadata(part)?;
+        let mode = found.permissions().mode();
+        let foreign = found.uid() != user && found.uid() != 0;
+        let open = mode & 0o022 != 0 && !(found.is_dir() && mode & 0o1000 != 0);
+        if foreign || open {
+            return Ok(Some(part.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,664 @@
+//! The same rotation when something went wrong, now or before a crash: ask the
+//! target, then commit, drop or park.
+//!
+//! [`next_step`] is the whole table. Nothing is assumed, nothing blindly
+//! reverted, and nothing that might be alive is erased.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use turnlock_protocol::operation::{ApplyParams, ApplyResult, Verdict, Verdicts, VerifyParams};
+use turnlock_protocol::{Applied, Credential, Fault, Kind, Operation, VerifyBy};
+
+use crate::child::{Conversation, ReadOnly, Threshold};
+use crate::engine::{Engine, durable};
+use crate::failure::{Failure, State};
+use crate::lease;
+use crate::plan::Plan;
+use crate::process::Life;
+use crate::record::{Record, Uid};
+use crate::rotate::{duplicate, finish_if_due};
+use crate::stage::{Attempt, PastKind, PermitGiven, Process};
+use crate::vault::{Commit, Lease, Stored, VaultError};
+
+/// What the host knows of an apply, before anybody is asked.
+#[derive(Debug)]
+pub enum Known {
+    /// This very process gave no permit.
+    NoPermit(Fault),
+    /// The target definitely refused the one change that was sent.
+    DefiniteNo(Fault),
+    /// The target took it.
+    Yes(ApplyResult),
+    /// Anything else; always after a restart.
+    Unknown(Option<Fault>),
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum Settled {
+    /// The candidate is the current credential.
+    Committed {
+        /// Proven by the target itself.
+        verified: bool,
+        /// What a person should know.
+        warnings: Vec<String>,
+    },
+    /// The old credential stays current.
+    NotChanged(Fault),
+}
+
+/// What the target said of one credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing yet.
+    NotAsked,
+    /// It opens the account.
+    Accepted,
+    /// It does not.
+    Refused,
+    /// The account is locked; asking again would make it worse.
+    LockedOut,
+    /// It could not be asked.
+    CannotAsk(Box<Fault>),
+}
+
+/// Everything the table looks at.
+#[derive(Debug)]
+pub struct Facts {
+    /// How sure the outcome of apply is.
+    pub known: Sure,
+    /// What the target said of the candidate.
+    pub candidate: Heard,
+    /// What the target said of the current credential.
+    pub current: Heard,
+    /// Whether it was asked again after its settle time.
+    pub asked_again: bool,
+    /// What it said of all abandoned candidates together.
+    pub abandoned: Heard,
+    /// Whether an admin may reset the account to the candidate.
+    pub can_reset: bool,
+    /// How credentials of this account are proven.
+    pub verify: VerifyBy,
+    /// Whether failed log-ins can lock the account.
+    pub lockout_sensitive: bool,
+}
+
+/// [`Known`] without its texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sure {
+    /// No permit was given.
+    NoPermit,
+    /// Definitely not applied.
+    No,
+    /// Definitely applied.
+    Yes,
+    /// Not known.
+    Unknown,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Log in with the candidate.
+    AskCandidate,
+    /// Log in with the current credential.
+    AskCurrent,
+    /// Give the target its settle time, then ask again.
+    WaitAndAskAgain,
+    /// Log in with abandoned candidates, newest first.
+    AskAbandoned,
+    /// Send the same candidate again and hear a definite answer.
+    ApplyAgain,
+    /// Let the admin reset the account to the same candidate.
+    Reset,
+    /// The candidate becomes current.
+    Commit {
+        /// Proven by the target.
+        verified: bool,
+    },
+    /// The abandoned candidate that was accepted becomes current.
+    AdoptAbandoned,
+    /// Erase the candidate: it was never sent.
+    Erase,
+    /// Close the attempt and keep the candidate.
+    Abandon,
+    /// Keep everything, call a person.
+    Park,
+    /// Keep everything; the next run goes on.
+    Leave,
+}
+
+/// The table: facts → the next step.
+pub fn next_step(facts: &Facts) -> Step {
+    use Heard::{Accepted, CannotAsk, LockedOut, NotAsked, Refused};
+    match (facts.known, &facts.candidate, &facts.current) {
+        (Sure::NoPermit, _, _) => Step::Erase,
+        (Sure::No, _, _) => Step::Abandon,
+        (Sure::Yes, _, _) if facts.verify == VerifyBy::None => Step::Commit { verified: false },
+        (Sure::Unknown, _, _) if facts.verify == VerifyBy::None => Step::ApplyAgain,
+        (_, NotAsked, _) => Step::AskCandidate,
+        (_, Accepted, _) => Step::Commit { verified: true },
+        (_, LockedOut | CannotAsk(_), _) => Step::Leave,
+        (_, Refused, NotAsked) => Step::AskCurrent,
+        (_, Refused, LockedOut | CannotAsk(_)) => Step::Leave,
+        (_, Refused, Accepted) if facts.asked_again => Step::Abandon,
+        (_, Refused, Accepted) => Step::WaitAndAskAgain,
+        (_, Refused, Refused) => match facts.abandoned {
+            NotAsked => Step::AskAbandoned,
+            Accepted => Step::AdoptAbandoned,
+            LockedOut | CannotAsk(_) => Step::Leave,
+            Refused if facts.can_reset => Step::Reset,
+            Refused => Step::Park,
+        },
+    }
+}
+
+/// Settles one attempt to its end.
+///
+/// # Errors
+/// When it stays open or is parked; everything is kept, and the state says so.
+pub async fn settle(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    attempt: &str,
+    known: Known,
+    rotator: &mut Conversation,
+) -> Result<Settled, Failure> {
+    let stored = durable(|| engine.vault.read(uid))?;
+    let attempt = stored
+        .stage
+        .iter()
+        .find(|open| open.id == attempt)
+        .ok_or_else(|| VaultError::NoAttempt(attempt.to_owned()))?;
+    let title = stored.record.title.as_str();
+    let plan = &attempt.plan;
+    let (sure, mut fault, applied) = match known {
+        Known::NoPermit(fault) => (Sure::NoPermit, Some(fault), None),
+        Known::DefiniteNo(fault) => (Sure::No, Some(fault), None),
+        Known::Yes(applied) => (Sure::Yes, None, Some(applied)),
+        Known::Unknown(fault) => (Sure::Unknown, fault, None),
+    };
+    if sure == Sure::Unknown {
+        quiet(engine, attempt, title).await?;
+    }
+    let Some(candidate) = applied.as_ref().and_then(|applied| applied.next.as_ref()).or(attempt.candidate.as_ref()) else {
+        return close(engine, lease, uid, attempt, "nothing was minted", fault, sure);
+    };
+    let mut warnings = applied.as_ref().map(|applied| applied.warnings.clone()).unwrap_or_default();
+    let mut facts = Facts {
+        known: sure,
+        candidate: Heard::NotAsked,
+        current: Heard::NotAsked,
+        asked_again: plan.traits.settle_ms == 0 || plan.traits.lockout_sensitive,
+        abandoned: Heard::NotAsked,
+        can_reset: plan.admin.is_some() && plan.traits.admin_reset && attempt.permit.is_some(),
+        verify: plan.traits.verify,
+        lockout_sensitive: plan.traits.lockout_sensitive,
+    };
+    if sure == Sure::Unknown && facts.lockout_sensitive {
+        tokio::time::sleep(Duration::from_millis(plan.traits.settle_ms)).await;
+    }
+    let mut adopt = None;
+    loop {
+        match next_step(&facts) {
+            Step::AskCandidate => {
+                engine.progress(title, "proving the new credential");
+                // A change that is known to have worked costs no failed log-in.
+                facts.candidate = match sure {
+                    Sure::Yes => verify(plan, candidate, rotator).await,
+                    _ => ask(engine, plan, candidate, rotator).await,
+                };
+            }
+            Step::AskCurrent => {
+                engine.progress(title, "asking for the old credential");
+                facts.current = ask(engine, plan, &plan.current, rotator).await;
+            }
+            Step::WaitAndAskAgain => {
+                tokio::time::sleep(Duration::from_millis(plan.traits.settle_ms)).await;
+                facts.asked_again = true;
+                facts.candidate = ask(engine, plan, candidate, rotator).await;
+            }
+            Step::AskAbandoned => (facts.abandoned, adopt) = ask_abandoned(engine, uid, plan, rotator).await?,
+            Step::ApplyAgain | Step::Reset => {
+                engine.progress(title, "sending the same credential again");
+                facts.can_reset = false;
+                match apply_again(engine, lease, uid, attempt, candidate, rotator).await {
+                    Ok(again) => {
+                        warnings.extend(again.warnings);
+                        facts.known = Sure::Yes;
+                        facts.candidate = Heard::NotAsked;
+                    }
+                    Err(again) if again.applied == Applied::No && facts.verify == VerifyBy::None => {
+                        // Refused now does not tell what the first sending did.
+                        fault = Some(again);
+                        return stay_open(engine, lease, uid, attempt, &stored, fault, Step::Park);
+                    }
+                    Err(again) => {
+                        fault = Some(again);
+                        return stay_open(engine, lease, uid, attempt, &stored, fault, Step::Leave);
+                    }
+                }
+            }
+            Step::Commit { verified } => {
+                commit(engine, lease, uid, attempt, candidate, verified)?;
+                return Ok(Settled::Committed { verified, warnings });
+            }
+            Step::AdoptAbandoned => {
+                let credential = adopt.ok_or_else(|| Failure::new("no abandoned credential was accepted"))?;
+                adopt_as_current(engine, lease, uid, plan, &credential, "an abandoned candidate turned out to be live")?;
+                warnings.push("an earlier candidate turned out to be live and is the current credential now".to_owned());
+                return Ok(Settled::Committed { verified: true, warnings });
+            }
+            Step::Erase => return close(engine, lease, uid, attempt, "no permit was given", fault, sure),
+            Step::Abandon => return close(engine, lease, uid, attempt, "the target did not take it", fault, sure),
+            step @ (Step::Park | Step::Leave) => {
+                for heard in [facts.candidate, facts.current, facts.abandoned] {
+                    if let Heard::CannotAsk(cannot) = heard {
+                        fault.get_or_insert(*cannot);
+                    }
+                }
+                let failure = stay_open(engine, lease, uid, attempt, &stored, fault, step);
+                return match (sure, failure) {
+                    (Sure::Yes, Err(failure)) => Err(failure.state(State::Live)),
+                    (_, failure) => failure,
+                };
+            }
+        }
+    }
+}
+
+/// Settles every open attempt of a record, oldest first.
+///
+/// # Errors
+/// When one of them stays open: then nothing new may begin.
+pub async fn everything_open(engine: &Engine, lease: &Lease, uid: &Uid) -> Result<Vec<Settled>, Failure> {
+    let stored = durable(|| engine.vault.read(uid))?;
+    let mut settled = Vec::new();
+    for attempt in &stored.stage {
+        engine.progress(&stored.record.title, "settling an earlier attempt");
+        let mut rotator = engine.rotators.begin(&attempt.plan.plugin).await.map_err(|fault| {
+            Failure::from(fault).state(State::Unknown)
+        })?;
+        settled.push(settle(engine, lease, uid, &attempt.id, Known::Unknown(None), &mut rotator).await?);
+        rotator.end().await;
+    }
+    for finish in &stored.pending {
+        if finish.due <= Timestamp::now() {
+            let mut rotator = engine.rotators.begin(&finish.plan.plugin).await?;
+            let mut warnings = Vec::new();
+            if finish_if_due(engine, lease, uid, &mut rotator, &mut warnings).await {
+                return Err(Failure::new(format!("an earlier clean-up of \"{}\" is not done: {}", stored.record.title, warnings.join("; ")))
+                    .state(State::Committed));
+            }
+            rotator.end().await;
+            break;
+        }
+    }
+    if let (Some(parked), true) = (&stored.parked, settled.is_empty()) {
+        return Err(Failure::new(format!("\"{}\" is parked: {parked}", stored.record.title))
+            .state(State::Parked)
+            .hint(format!("turnlock show {uid} --history; then turnlock resolve {uid} --use …")));
+    }
+    Ok(settled)
+}
+
+/// Takes the lease of a record and settles what is open there.
+///
+/// # Errors
+/// Like [`everything_open`].
+pub async fn recover(engine: &Engine, uid: &Uid) -> Result<Vec<Settled>, Failure> {
+    let stored = durable(|| engine.vault.read(uid))?;
+    let plan = stored.stage.first().map(|attempt| &attempt.plan).or(stored.pending.first().map(|finish| &finish.plan));
+    let duplicates = stored.stage.first().map(|attempt| attempt.duplicates.clone()).unwrap_or_default();
+    let records = std::iter::once(uid.clone()).chain(duplicates).collect();
+    let lease = lease::take(engine, records, plan, &stored.record.title).await?;
+    let settled = everything_open(engine, &lease, uid).await;
+    // A lease that cannot be given back runs out or is taken from the dead.
+    let _ = durable(|| engine.vault.release(&lease));
+    settled
+}
+
+/// A failure to begin, or what is open on the record if that is worse.
+pub(crate) async fn or(engine: &Engine, uid: &Uid, failure: Failure) -> Failure {
+    match durable(|| engine.vault.read(uid)) {
+        Ok(stored) if !stored.stage.is_empty() => match recover(engine, uid).await {
+            Ok(_) => failure,
+            Err(worse) => worse,
+        },
+        _ => failure,
+    }
+}
+
+/// Waits until the rotator that got this attempt's permit can change nothing
+/// any more: it is dead, or its time is over.
+async fn quiet(engine: &Engine, attempt: &Attempt, title: &str) -> Result<(), Failure> {
+    let Some(PermitGiven { rotator, until, .. }) = &attempt.permit else {
+        return Ok(());
+    };
+    while rotator.life() != Life::Dead && Timestamp::now() < *until {
+        if engine.stopping() {
+            return Err(Failure::new(format!("interrupted while \"{title}\" was being settled")).state(State::Unknown));
+        }
+        engine.progress(title, "waiting for an earlier rotator to end");
+        let rest = until.duration_since(Timestamp::now()).min(SignedDuration::from_millis(20));
+        tokio::time::sleep(rest.unsigned_abs()).await;
+    }
+    Ok(())
+}
+
+/// Asks about a credential that may be refused: counted durably first.
+pub(crate) async fn ask(engine: &Engine, plan: &Plan, credential: &Credential, rotator: &mut Conversation) -> Heard {
+    const WINDOW_MS: u64 = 600_000;
+    const LIMIT: u32 = 60;
+    if credential.is_empty() {
+        return Heard::Refused;
+    }
+    let (window, limit) = if plan.traits.lockout_sensitive {
+        (plan.traits.lockout_window_ms.max(1), 1)
+    } else {
+        (WINDOW_MS, LIMIT)
+    };
+    if let Err(error) = durable(|| engine.vault.spend(&plan.identity, window, limit)) {
+        return Heard::CannotAsk(Box::new(Fault::new(Kind::LockedOut, error.to_string())));
+    }
+    let heard = verify(plan, credential, rotator).await;
+    if heard == Heard::Accepted {
+        // A count that stays too high only makes us more careful.
+        let _ = durable(|| engine.vault.refund(&plan.identity));
+    }
+    heard
+}
+
+async fn verify(plan: &Plan, credential: &Credential, rotator: &mut Conversation) -> Heard {
+    let params = VerifyParams {
+        account: plan.account.clone(),
+        credential: credential.duplicate(),
+        admin: if plan.traits.verify == VerifyBy::Admin { duplicate(&plan.admin) } else { None },
+    };
+    let verdicts: Result<Verdicts, Fault> =
+        rotator.call(Operation::Verify, &params, plan.deadline_ms, &mut ReadOnly).await;
+    match verdicts.map(|verdicts| verdicts.verdict) {
+        Ok(Verdict::Accepted) => Heard::Accepted,
+        Ok(Verdict::Refused) => Heard::Refused,
+        Err(fault) if fault.kind == Kind::LockedOut => Heard::LockedOut,
+        Err(fault) => Heard::CannotAsk(Box::new(fault)),
+    }
+}
+
+impl Heard {
+    /// Accepted, or a failure that says what was heard.
+    pub(crate) fn accepted(self) -> Result<(), Failure> {
+        match self {
+            Self::Accepted => Ok(()),
+            Self::Refused | Self::NotAsked => Err(Failure::new("the target refuses the credential in the vault")),
+            Self::LockedOut => Err(Failure::new("the account is locked")),
+            Self::CannotAsk(fault) => Err(Failure::from(*fault)),
+        }
+    }
+}
+
+/// Asks every abandoned candidate of this account, newest first.
+pub(crate) async fn ask_abandoned(
+    engine: &Engine,
+    uid: &Uid,
+    plan: &Plan,
+    rotator: &mut Conversation,
+) -> Result<(Heard, Option<Credential>), Failure> {
+    for past in durable(|| engine.vault.history(uid))? {
+        let of_this_account = past.plan.as_ref().is_some_and(|theirs| theirs.identity == plan.identity);
+        if past.kind != PastKind::Abandoned || !of_this_account {
+            continue;
+        }
+        match ask(engine, plan, &past.credential, rotator).await {
+            Heard::Accepted => return Ok((Heard::Accepted, Some(past.credential))),
+            Heard::Refused => {}
+            other => return Ok((other, None)),
+        }
+    }
+    Ok((Heard::Refused, None))
+}
+
+/// Sends the same candidate again, by the admin where there is one.
+async fn apply_again(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    attempt: &Attempt,
+    candidate: &Credential,
+    rotator: &mut Conversation,
+) -> Result<ApplyResult, Fault> {
+    let plan = &attempt.plan;
+    let params = ApplyParams {
+        account: plan.account.clone(),
+        current: plan.current.duplicate(),
+        next: Some(candidate.duplicate()),
+        admin: duplicate(&plan.admin),
+        attempt: attempt.id.clone(),
+    };
+    let mut gate = SameCandidate { engine, lease, uid, attempt };
+    rotator.call(Operation::Apply, &params, plan.deadline_ms, &mut gate).await
+}
+
+/// The candidate is staged already; the permit is noted anew.
+struct SameCandidate<'a> {
+    engine: &'a Engine,
+    lease: &'a Lease,
+    uid: &'a Uid,
+    attempt: &'a Attempt,
+}
+
+impl Threshold for SameCandidate<'_> {
+    async fn permit(&mut self, rotator: &Process) -> bool {
+        let at = Timestamp::now();
+        let time = self.attempt.plan.deadline_ms.saturating_add(self.attempt.plan.traits.settle_ms);
+        let until = at
+            .saturating_add(SignedDuration::from_millis(i64::try_from(time).unwrap_or(i64::MAX / 2_000)))
+            .unwrap_or(at);
+        let permit = PermitGiven { at, rotator: rotator.clone(), until };
+        !self.engine.stopping()
+            && durable(|| self.engine.vault.permit(self.lease, self.uid, &self.attempt.id, &permit)).is_ok()
+    }
+    async fn minted(&mut self, next: Credential) -> bool {
+        durable(|| self.engine.vault.minted(self.lease, self.uid, &self.attempt.id, &next)).is_ok()
+    }
+    fn progress(&mut self, _step: &str) {}
+}
+
+/// Candidate → current. Other people's edits are kept; an edit of what this
+/// attempt is about is a conflict, and a person decides.
+fn commit(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    attempt: &Attempt,
+    candidate: &Credential,
+    verified: bool,
+) -> Result<(), Failure> {
+    let plan = &attempt.plan;
+    let finish_due = (plan.traits.finish && !plan.current.is_empty()).then(|| plan.finish_due(Timestamp::now()));
+    let commit = Commit {
+        uid,
+        duplicates: &attempt.duplicates,
+        attempt: &attempt.id,
+        unverified: !verified,
+        finish_due,
+    };
+    let merge = |record: &mut Record| {
+        if record.uid == *uid {
+            plan.still_describes(record, candidate)?;
+        }
+        plan.write(record, candidate)
+    };
+    match durable(|| engine.vault.commit(lease, &commit, &merge)) {
+        Ok(_) => Ok(()),
+        Err(error @ VaultError::Conflict { .. }) => {
+            let reason = error.to_string();
+            durable(|| engine.vault.park(lease, uid, Some(&attempt.id), &reason)).map_err(|worse| {
+                Failure::from(worse).state(State::Live)
+            })?;
+            Err(Failure::from(error).state(State::Parked).hint(format!("turnlock show {uid} --stage; then turnlock resolve {uid} --use candidate|current")))
+        }
+        Err(error) => Err(Failure::from(error).state(State::Live)),
+    }
+    .map_err(|failure| if failure.hint.is_some() { failure } else { failure.hint("turnlock recover") })
+}
+
+/// Makes a proven credential current although it is not this attempt's.
+pub(crate) fn adopt_as_current(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    plan: &Plan,
+    credential: &Credential,
+    why: &str,
+) -> Result<(), Failure> {
+    let merge = |record: &mut Record| plan.write(record, credential);
+    durable(|| engine.vault.adopt(lease, uid, credential, why, &merge))?;
+    Ok(())
+}
+
+/// Ends an attempt whose candidate is not live: erased when it was never
+/// permitted, else kept as abandoned.
+fn close(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    attempt: &Attempt,
+    reason: &str,
+    fault: Option<Fault>,
+    sure: Sure,
+) -> Result<Settled, Failure> {
+    let fault = fault.unwrap_or_else(|| Fault::new(Kind::Cancelled, format!("an earlier attempt changed nothing: {reason}")));
+    if sure == Sure::NoPermit {
+        durable(|| engine.vault.erase(lease, uid, &attempt.id, &fault.message))?;
+    } else {
+        durable(|| engine.vault.abandon(lease, uid, &attempt.id, &fault.message))?;
+    }
+    Ok(Settled::NotChanged(fault))
+}
+
+/// Leaves the attempt open, or parks it for a person.
+fn stay_open(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    attempt: &Attempt,
+    stored: &Stored,
+    fault: Option<Fault>,
+    step: Step,
+) -> Result<Settled, Failure> {
+    let title = &stored.record.title;
+    let mut failure = match fault {
+        Some(fault) => Failure::from(fault),
+        None => Failure::new(format!("it is not known which credential of \"{title}\" works")),
+    };
+    if step == Step::Park {
+        durable(|| engine.vault.park(lease, uid, Some(&attempt.id), "the target refuses every credential in the vault"))?;
+        failure.message = format!("the target refuses every credential of \"{title}\" in the vault ({})", failure.message);
+        failure.hint = Some(format!("turnlock show {uid} --stage --history; then turnlock resolve {uid} --use …"));
+        return Err(failure.state(State::Parked));
+    }
+    failure.hint = Some(match failure.hint.take() {
+        Some(hint) => format!("{hint}; then turnlock recover"),
+        None => "turnlock recover".to_owned(),
+    });
+    Err(failure.state(State::Unknown))
+}
+
+/// The credential that stands in a record at the plan's write-back places,
+/// over what the plan knew.
+pub(crate) fn credential_in(record: &Record, plan: &Plan) -> Credential {
+    let mut credential = plan.current.duplicate();
+    for write_back in &plan.write_back {
+        if let Some(secret) = record.get(&write_back.place) {
+            credential = credential.with(&write_back.field, secret.duplicate());
+        }
+    }
+    credential
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(known: Sure) -> Facts {
+        Facts {
+            known,
+            candidate: Heard::NotAsked,
+            current: Heard::NotAsked,
+            asked_again: false,
+            abandoned: Heard::NotAsked,
+            can_reset: false,
+            verify: VerifyBy::Login,
+            lockout_sensitive: false,
+        }
+    }
+
+    fn cannot() -> Heard {
+        Heard::CannotAsk(Box::new(Fault::new(Kind::Unreachable, "down")))
+    }
+
+    /// The table of the design, row by row.
+    #[test]
+    fn every_row_of_the_table() {
+        use Heard::{Accepted, LockedOut, Refused};
+        let asked = |known, candidate, current| Facts { candidate, current, ..facts(known) };
+        assert_eq!(next_step(&facts(Sure::NoPermit)), Step::Erase);
+        assert_eq!(next_step(&facts(Sure::No)), Step::Abandon);
+        assert_eq!(next_step(&facts(Sure::Yes)), Step::AskCandidate);
+        for known in [Sure::Yes, Sure::Unknown] {
+            assert_eq!(next_step(&asked(known, Accepted, Heard::NotAsked)), Step::Commit { verified: true });
+            assert_eq!(next_step(&asked(known, cannot(), Heard::NotAsked)), Step::Leave);
+            assert_eq!(next_step(&asked(known, LockedOut, Heard::NotAsked)), Step::Leave);
+            assert_eq!(next_step(&asked(known, Refused, Heard::NotAsked)), Step::AskCurrent);
+            assert_eq!(next_step(&asked(known, Refused, cannot())), Step::Leave);
+            assert_eq!(next_step(&asked(known, Refused, LockedOut)), Step::Leave);
+            assert_eq!(next_step(&asked(known, Refused, Accepted)), Step::WaitAndAskAgain);
+            assert_eq!(next_step(&Facts { asked_again: true, ..asked(known, Refused, Accepted) }), Step::Abandon);
+            let both = || asked(known, Refused, Refused);
+            assert_eq!(next_step(&both()), Step::AskAbandoned);
+            assert_eq!(next_step(&Facts { abandoned: Accepted, ..both() }), Step::AdoptAbandoned);
+            assert_eq!(next_step(&Facts { abandoned: cannot(), ..both() }), Step::Leave);
+            assert_eq!(next_step(&Facts { abandoned: Refused, ..both() }), Step::Park);
+            assert_eq!(next_step(&Facts { abandoned: Refused, can_reset: true, ..both() }), Step::Reset);
+        }
+        let unaskable = |known| Facts { verify: VerifyBy::None, ..facts(known) };
+        assert_eq!(next_step(&unaskable(Sure::Yes)), Step::Commit { verified: false });
+        assert_eq!(next_step(&unaskable(Sure::Unknown)), Step::ApplyAgain);
+    }
+
+    /// Nothing is erased that had a permit, and nothing is committed unproven
+    /// where proof can be had: over every combination of facts.
+    #[test]
+    fn no_combination_erases_or_commits_without_proof() {
+        let heard = || [Heard::NotAsked, Heard::Accepted, Heard::Refused, Heard::LockedOut, cannot()];
+        for known in [Sure::NoPermit, Sure::No, Sure::Yes, Sure::Unknown] {
+            for candidate in heard() {
+                for current in heard() {
+                    for abandoned in heard() {
+                        for bits in 0..4 {
+                            let facts = Facts {
+                                candidate: candidate.clone(),
+                                current: current.clone(),
+                                abandoned: abandoned.clone(),
+                                asked_again: bits & 1 != 0,
+                                can_reset: bits & 2 != 0,
+                                ..facts(known)
+                            };
+                            match next_step(&facts) {
+                                Step::Erase => assert_eq!(known, Sure::NoPermit),
+                                Step::Commit { verified } => {
+                                    assert!(verified && candidate == Heard::Accepted, "{facts:?}");
+                                }
+                                Step::AdoptAbandoned => assert_eq!(abandoned, Heard::Accepted),
+                                _ => {}
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

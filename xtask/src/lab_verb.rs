@@ -1,0 +1,76 @@
+//! `cargo xtask lab`: a server of the lab for a person to look at.
+
+use lab::{
+    LabError, MysqlOptions, MysqlServer, Postgresql, PostgresqlOptions, Result, mariadb, mysql,
+};
+
+use crate::{
+    say::{line, step},
+    setup::{self, Need},
+};
+
+/// Starts one server and waits for Ctrl-C, which the server's guard sees, too.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    match arguments
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
+        ["postgresql"] => {
+            setup::ensure(&[Need::Postgresql])?;
+            let server = step("start PostgreSQL", || {
+                Postgresql::start(PostgresqlOptions::default())
+            })?;
+            line(&postgresql(&server));
+            wait_for_ctrl_c()
+        }
+        ["mariadb"] => {
+            setup::ensure(&[Need::Mariadb])?;
+            let server = step("start MariaDB", || mariadb::start(MysqlOptions::default()))?;
+            line(&mysql_family(&server));
+            wait_for_ctrl_c()
+        }
+        ["mysql"] => {
+            setup::ensure(&[Need::Mariadb, Need::Mysql])?;
+            let server = step("start MySQL", || mysql::start(MysqlOptions::default()))?;
+            line(&mysql_family(&server));
+            wait_for_ctrl_c()
+        }
+        _ => Err(LabError::new(
+            "say which server: cargo xtask lab postgresql | mariadb | mysql",
+        )),
+    }
+}
+
+fn postgresql(server: &Postgresql) -> String {
+    let (admin, ca) = (server.admin(), server.ca_path());
+    format!(
+        "PGPASSWORD={} psql 'host={} port={} user={} dbname=postgres sslmode=verify-full sslrootcert={}'\nlog: {}\nCtrl-C ends it.",
+        admin.password,
+        server.host(),
+        server.port(),
+        admin.login,
+        ca.display(),
+        ca.with_file_name("server.log").display()
+    )
+}
+
+fn mysql_family(server: &MysqlServer) -> String {
+    let (admin, ca) = (server.admin(), server.ca_path());
+    format!(
+        "MYSQL_PWD={} mariadb --protocol=tcp --host={} --port={} --user={} --ssl-ca={} --ssl-verify-server-cert\nlog: {}\nCtrl-C ends it.",
+        admin.password,
+        server.host(),
+        server.port(),
+        admin.login,
+        ca.display(),
+        ca.with_file_name("server.log").display()
+    )
+}
+
+fn wait_for_ctrl_c() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
