@@ -18,7 +18,7 @@ use crate::rotate::Rotated;
 
 /// How to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// Tables and sentences.
     Human,
     /// One JSON value, or one a line for lists that grow.
@@ -27,7 +27,7 @@ pub enum Format {
 
 /// Speaks to whoever called.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub(crate) struct Report {
     format: Format,
     color: bool,
     quiet: bool,
@@ -36,23 +36,23 @@ pub struct Report {
 
 impl Report {
     /// Speaks in this format; colour only on a terminal.
-    pub fn new(format: Format, quiet: bool) -> Self {
+    pub(crate) fn new(format: Format, quiet: bool) -> Self {
         let color = format == Format::Human && io::stderr().is_terminal() && !config::no_color();
         Self { format, color, quiet, progress: Arc::default() }
     }
 
     /// Whether a program reads the answer.
-    pub fn is_json(&self) -> bool {
+    pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
     }
 
     /// Whether standard output is a person's terminal.
-    pub fn stdout_is_terminal(&self) -> bool {
+    pub(crate) fn stdout_is_terminal(&self) -> bool {
         io::stdout().is_terminal()
     }
 
     /// Writes one JSON value on one line, or for people the sentence.
-    pub fn answer(&self, value: &impl Serialize, sentence: impl FnOnce() -> String) {
+    pub(crate) fn answer(&self, value: &impl Serialize, sentence: impl FnOnce() -> String) {
         match self.format {
             Format::Json => self.raw(&serde_json::to_string(value).unwrap_or_default()),
             Format::Human => self.raw(&sentence()),
@@ -60,7 +60,7 @@ impl Report {
     }
 
     /// Writes rows: as a table for people, as one JSON object a line for machines.
-    pub fn rows<R: Serialize>(&self, headings: &[&str], rows: &[R], cells: impl Fn(&R) -> Vec<String>, none: &str) {
+    pub(crate) fn rows<R: Serialize>(&self, headings: &[&str], rows: &[R], cells: impl Fn(&R) -> Vec<String>, none: &str) {
         match self.format {
             Format::Json => {
                 for row in rows {
@@ -81,7 +81,7 @@ impl Report {
     }
 
     /// Writes a text to standard output as it is.
-    pub fn raw(&self, text: &str) {
+    pub(crate) fn raw(&self, text: &str) {
         self.suspended(|| {
             // A reader that went away (`| head`) is no failure of ours.
             let _ = writeln!(io::stdout().lock(), "{text}");
@@ -89,24 +89,24 @@ impl Report {
     }
 
     /// Writes bytes to standard output as they are, without a line end.
-    pub fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
         io::stdout().lock().write_all(bytes)
     }
 
     /// Says something on standard error that is no result.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
             self.err(text);
         }
     }
 
     /// Says something that must not be overlooked.
-    pub fn warn(&self, text: &str) {
+    pub(crate) fn warn(&self, text: &str) {
         self.err(&format!("{} {text}", self.paint("33", "warning:")));
     }
 
     /// Tells why something was not done, what is true now, and what to do.
-    pub fn failure(&self, failure: &Failure) {
+    pub(crate) fn failure(&self, failure: &Failure) {
         if self.format == Format::Json {
             self.raw(&failure_json(failure).to_string());
             return;
@@ -124,7 +124,7 @@ impl Report {
     }
 
     /// Tells of one record of a rotation, as soon as it ended.
-    pub fn ended(&self, ended: &Ended) {
+    pub(crate) fn ended(&self, ended: &Ended) {
         if self.format == Format::Json {
             let value = match &ended.outcome {
                 Ok(rotated) => json!({"record": rotated.uid, "title": rotated.title, "account": rotated.account,
@@ -158,7 +158,7 @@ impl Report {
     }
 
     /// Shows that something is going on: a spinner, or with a count a bar.
-    pub fn begin_progress(&self, count: Option<u64>) {
+    pub(crate) fn begin_progress(&self, count: Option<u64>) {
         if self.format == Format::Json || self.quiet || !io::stderr().is_terminal() {
             return;
         }
@@ -182,7 +182,7 @@ impl Report {
     }
 
     /// What is being done now.
-    pub fn step(&self, title: &str, step: &str) {
+    pub(crate) fn step(&self, title: &str, step: &str) {
         if let Ok(progress) = self.progress.lock()
             && let Some(bar) = progress.as_ref()
         {
@@ -191,7 +191,7 @@ impl Report {
     }
 
     /// One more of the count is done.
-    pub fn advance(&self) {
+    pub(crate) fn advance(&self) {
         if let Ok(progress) = self.progress.lock()
             && let Some(bar) = progress.as_ref()
         {
@@ -200,7 +200,7 @@ impl Report {
     }
 
     /// Takes the spinner or bar away.
-    pub fn end_progress(&self) {
+    pub(crate) fn end_progress(&self) {
         if let Ok(mut progress) = self.progress.lock()
             && let Some(bar) = progress.take()
         {

@@ -127,11 +127,16 @@ pub fn syncs(count_file: &Path) -> Vec<String> {
 /// its last sync, no file whose name was never synced, and no `*-shm`, which is
 /// shared memory.
 pub fn roll_back(watched: &Path, shadow: &Path) -> Result<()> {
-    let durable = read_names(shadow)?;
+    let mut durable = read_names(shadow)?;
+    durable.retain(|name, _| !name.ends_with("-shm"));
+    // What stays is written in place: a power cut does not give a file another inode.
     for entry in files(watched)? {
-        fs::remove_file(&entry).could_not(|| format!("remove {}", entry.display()))?;
+        let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !durable.contains_key(&name) {
+            fs::remove_file(&entry).could_not(|| format!("remove {}", entry.display()))?;
+        }
     }
-    for (name, key) in durable.iter().filter(|(name, _)| !name.ends_with("-shm")) {
+    for (name, key) in &durable {
         // A name without content: the directory was synced, the file never. Its length is 0 then.
         let content = fs::read(shadow.join("content").join(key)).unwrap_or_default();
         write_file(&watched.join(name), content)?;

@@ -94,7 +94,13 @@ impl Turnlock {
 
     /// Another built program in the same home.
     pub fn program(&self, name: &str, arguments: &[&str]) -> Result<Command> {
-        let mut command = clean_command(bin(name)?);
+        Ok(self.program_at(&bin(name)?, arguments))
+    }
+
+    /// A program at some other place, such as a copy of `turnlock` among
+    /// stand-ins for rotators, in the same home.
+    pub fn program_at(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = clean_command(program);
         command
             .args(arguments)
             .current_dir(self.home())
@@ -105,7 +111,7 @@ impl Turnlock {
             .env("XDG_DATA_HOME", self.home().join("data"))
             .env("XDG_RUNTIME_DIR", self.home().join("run"))
             .env("TURNLOCK_VAULT", self.vault());
-        Ok(command)
+        command
     }
 
     /// Runs `turnlock` to its end.

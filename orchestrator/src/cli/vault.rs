@@ -10,7 +10,7 @@ use crate::engine::durable;
 use crate::failure::{Failure, exit};
 use crate::resolve::Options;
 use crate::settle::{self, Heard};
-use crate::vault::Vault;
+
 use crate::vault::local::{Key, LocalVault, make_key_file, make_recovery_key};
 
 #[derive(Debug, Subcommand)]

@@ -10,16 +10,22 @@
 //! flushes. It is written after the commit that grants leases and before the
 //! leases are handed out, and when a vault that was written is closed. No
 //! rotation changes a target without a lease, so a file from before the last
-//! lease is always noticed, also after a crash. What a crash can hide is a copy
-//! that was made *during* the last rotation: it holds that rotation's lease,
-//! and usually its stage, which is settled by asking the target.
+//! lease is always noticed, also after a crash. What a power failure can hide is
+//! a copy that was made *during* the last rotation: it holds that rotation's
+//! lease, and usually its stage, which is settled by asking the target.
+//!
+//! Between those, every commit leaves an unflushed note (`*.mark`). It costs
+//! nothing, outlives a killed process, and is ignored when a power failure tore
+//! or lost it: so after a kill even the last commit is missed when it is not
+//! there, because a copy came back or because SQLite left out a damaged end of
+//! its log.
 //!
 //! Written after and not before the commit, because a crash in between must
 //! not make the honest file look like a restored one. A group of rotations that
 //! start together shares one such write, as it shares one commit.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -94,7 +100,10 @@ impl HostState {
     pub fn named(directory: impl Into<PathBuf>, machine: &str) -> Result<Self, VaultError> {
         let directory = directory.into();
         make_directory(&directory)?;
-        Ok(Self { directory, machine: machine.to_owned() })
+        Ok(Self {
+            directory,
+            machine: machine.to_owned(),
+        })
     }
 
     pub(super) fn machine(&self) -> &str {
@@ -102,7 +111,13 @@ impl HostState {
     }
 
     /// Whether a file is the one this machine knows.
-    pub(super) fn judge(&self, vault: &[u8; 16], ours: bool, file: &Identified, mark: &Mark) -> Option<Doubt> {
+    pub(super) fn judge(
+        &self,
+        vault: &[u8; 16],
+        ours: bool,
+        file: &Identified,
+        mark: &Mark,
+    ) -> Option<Doubt> {
         let remembered = match self.recall(vault) {
             Ok(Some(remembered)) => remembered,
             Ok(None) => return (!ours).then_some(Doubt::OtherMachine),
@@ -116,7 +131,9 @@ impl HostState {
         if known.instance != mark.instance {
             return Some(Doubt::Copy);
         }
-        if mark.generation < known.generation || (mark.generation == known.generation && mark.tip != known.tip) {
+        if mark.generation < known.generation
+            || (mark.generation == known.generation && mark.tip != known.tip)
+        {
             return Some(Doubt::Restored);
         }
         let same_file = remembered.device == file.device && remembered.inode == file.inode;
@@ -125,8 +142,9 @@ impl HostState {
         }
         // Another file. Where the known one is gone, this one is it, moved —
         // if it is exactly as far: a copy made before the end is not.
-        let known_file_lives = super::file::identify(&remembered.path)
-            .is_ok_and(|known| known.device == remembered.device && known.inode == remembered.inode);
+        let known_file_lives = super::file::identify(&remembered.path).is_ok_and(|known| {
+            known.device == remembered.device && known.inode == remembered.inode
+        });
         match (known_file_lives, known == mark) {
             (true, _) => Some(Doubt::Copy),
             (false, true) => None,
@@ -136,13 +154,25 @@ impl HostState {
 
     /// Remembers how far a vault has come; never less than before, unless
     /// this is another instance, which a person has adopted.
-    pub(super) fn advance(&self, vault: &[u8; 16], file: &Identified, mark: &Mark) -> Result<(), VaultError> {
+    pub(super) fn advance(
+        &self,
+        vault: &[u8; 16],
+        file: &Identified,
+        mark: &Mark,
+    ) -> Result<(), VaultError> {
         let lock_path = self.directory.join(format!("{}.lock", hex(vault)));
         let failed = |error: std::io::Error| other_io(&error, &self.directory, "written");
         make_directory(&self.directory)?;
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock_path).map_err(failed)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(lock_path)
+            .map_err(failed)?;
         lock.lock().map_err(failed)?;
-        if let Ok(Some(known)) = self.recall(vault)
+        if let Ok(text) = fs::read(self.of(vault))
+            && let Ok(known) = serde_json::from_slice::<Remembered>(&text)
             && known.mark.instance == mark.instance
             && known.mark.generation >= mark.generation
             && known.machine == digest_of(&self.machine)
@@ -168,9 +198,54 @@ impl HostState {
         Some(self.recall(vault).ok()??.mark.generation)
     }
 
+    /// Notes a commit without flushing; only ever a help, so failures are
+    /// nobody's concern.
+    pub(super) fn note(&self, vault: &[u8; 16], mark: &Mark) {
+        let known = self.noted(vault);
+        if known.is_some_and(|known| {
+            known.instance == mark.instance && known.generation >= mark.generation
+        }) {
+            return;
+        }
+        let Ok(text) = serde_json::to_string(mark) else {
+            return;
+        };
+        // Always as long as the one before, and in one call: it is overwritten
+        // in place, and what was torn does not fit its own digest.
+        let line = format!("{text:<160} {}\n", digest_of(&text));
+        let path = self.directory.join(format!("{}.mark", hex(vault)));
+        if let Ok(file) = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+        {
+            let _ = file.write_all_at(line.as_bytes(), 0);
+        }
+    }
+
+    fn noted(&self, vault: &[u8; 16]) -> Option<Mark> {
+        let line = fs::read_to_string(self.directory.join(format!("{}.mark", hex(vault)))).ok()?;
+        let (text, digest) = line.trim_end().rsplit_once(' ')?;
+        let text = text.trim_end();
+        (digest_of(text) == digest)
+            .then(|| serde_json::from_str(text).ok())
+            .flatten()
+    }
+
     fn recall(&self, vault: &[u8; 16]) -> std::io::Result<Option<Remembered>> {
         match fs::read(self.of(vault)) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Ok(text) => {
+                let mut remembered: Remembered = serde_json::from_slice(&text)?;
+                if let Some(noted) = self.noted(vault)
+                    && noted.instance == remembered.mark.instance
+                    && noted.generation > remembered.mark.generation
+                {
+                    remembered.mark = noted;
+                }
+                Ok(Some(remembered))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -220,7 +295,10 @@ impl Doubt {
 /// The machine's name is not ours to write down.
 fn digest_of(machine: &str) -> String {
     use sha2::{Digest, Sha256};
-    hex(&Sha256::new().chain_update(b"turnlock machine\0").chain_update(machine).finalize())
+    hex(&Sha256::new()
+        .chain_update(b"turnlock machine\0")
+        .chain_update(machine)
+        .finalize())
 }
 
 fn drawn_name(path: &Path) -> Result<String, VaultError> {

@@ -1,0 +1,413 @@
+//! The crash matrix: kill -9 at every durable operation and around every
+//! message, enumerated and not sampled, with and without losing what was not
+//! synced. After each kill a credential that the target accepts must be in the
+//! vault; after `recover`, vault and target must agree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lab::interposer::{Interposer, Kill, MessageDirection, Victim, When};
+use lab::shim::{self, Cut, Shim};
+use lab::{MysqlServer, Output, Postgresql, Turnlock, process};
+use serde_json::Value;
+
+/// The password every round begins with.
+const BEGIN: &str = "Begin-With-This-1";
+/// How a shell, and the lab, tells of a process that SIGKILL ended.
+const KILLED: i32 = 128 + 9;
+/// The record's title.
+const RECORD: &str = "Crash";
+/// The login every round rotates.
+const LOGIN: &str = "crash_app";
+
+/// A target of the matrix.
+trait Target {
+    /// The plugin's name.
+    fn plugin(&self) -> &'static str;
+    /// `turnlock add` arguments that make a record of it.
+    fn fields(&self) -> Vec<String>;
+    /// Puts the account back to [`BEGIN`].
+    fn reset(&self);
+    /// Whether the target accepts this password, said by its own client.
+    fn accepts(&self, password: &str) -> bool;
+    /// Whether it can be asked at all.
+    fn can_be_asked(&self) -> bool {
+        true
+    }
+}
+
+/// How a round that nobody kills ends.
+#[derive(Clone, Copy, PartialEq)]
+enum Story {
+    /// It rotates.
+    Succeeds,
+    /// The record's password is wrong.
+    WrongCurrent,
+    /// The admin that shall do it has no right to.
+    NoPermission,
+    /// Nobody listens at the record's port.
+    Unreachable,
+}
+
+/// A home with a vault that was set up once, put back before every round, and
+/// a copy of `turnlock` beside the stand-in for the rotator.
+struct Stage<'a, T: Target> {
+    target: &'a T,
+    story: Story,
+    turnlock: Turnlock,
+    program: PathBuf,
+    interposer: Interposer,
+    rotator: PathBuf,
+    shim: Shim,
+}
+
+impl<'a, T: Target> Stage<'a, T> {
+    fn new(target: &'a T, story: Story) -> Self {
+        let turnlock = Turnlock::new().unwrap();
+        let place = turnlock.home().join("bin");
+        fs::create_dir_all(&place).unwrap();
+        let program = place.join("turnlock");
+        fs::copy(lab::bin("turnlock").unwrap(), &program).unwrap();
+        let rotator = lab::bin(&format!("turnlock-{}", target.plugin())).unwrap();
+        let interposer = Interposer::install(&place, &rotator, None).unwrap();
+        let stage = Self { target, story, turnlock, program, interposer, rotator, shim: Shim::build().unwrap() };
+
+        assert_eq!(stage.run(&["vault", "init"], &[]).status, 0);
+        let mut arguments = vec!["add".to_owned(), RECORD.to_owned(), "--password".to_owned(), "-".to_owned()];
+        arguments.extend(target.fields());
+        match story {
+            Story::Succeeds | Story::WrongCurrent => {}
+            Story::NoPermission => {
+                let admin = ["add", "Admin", "--login", "crash_admin", "--password", "-"];
+                assert_eq!(stage.run_with(&admin, BEGIN, &[]).status, 0);
+                arguments.extend(["--set".to_owned(), "turnlock:admin=Admin".to_owned()]);
+            }
+            Story::Unreachable => {
+                let nobody = format!("postgres://127.0.0.1:{}", lab::ports::free().unwrap());
+                let url = arguments.iter().position(|argument| argument == "--url").unwrap() + 1;
+                arguments[url] = nobody;
+            }
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let password = if story == Story::WrongCurrent { "Not-The-Right-One-1" } else { BEGIN };
+        let added = stage.run_with(&arguments, password, &[]);
+        assert_eq!(added.status, 0, "{}", added.stderr);
+        // Describes the rotator, so that a round's first process is the rotation's.
+        assert_eq!(stage.run(&["explain", RECORD], &[]).status, 0);
+        copy_tree(&stage.turnlock.vault_directory(), &stage.kept("vault"));
+        copy_tree(&stage.turnlock.state_directory(), &stage.kept("state"));
+        stage
+    }
+
+    fn kept(&self, what: &str) -> PathBuf {
+        self.turnlock.home().join("kept").join(what)
+    }
+
+    fn run(&self, arguments: &[&str], environment: &[(String, String)]) -> Output {
+        self.run_with(arguments, "", environment)
+    }
+
+    fn run_with(&self, arguments: &[&str], stdin: &str, environment: &[(String, String)]) -> Output {
+        let mut command = self.turnlock.program_at(&self.program, arguments);
+        command.env("TURNLOCK_KEY_FILE", self.turnlock.key_file());
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        process::run(&mut command, stdin.as_bytes()).unwrap()
+    }
+
+    /// Everything as it was at the beginning, with new orders for the killers.
+    fn begin_round(&self, kill: Option<Kill>, cut: Option<Cut>) -> Vec<(String, String)> {
+        self.target.reset();
+        for (kept, place) in
+            [("vault", self.turnlock.vault_directory()), ("state", self.turnlock.state_directory())]
+        {
+            fs::remove_dir_all(&place).unwrap();
+            copy_tree(&self.kept(kept), &place);
+        }
+        self.interposer.configure(&self.rotator, kill).unwrap();
+        let vault = self.turnlock.vault_directory();
+        self.shim.environment(&vault, &self.kept("shadow"), cut, &self.kept("count")).unwrap()
+    }
+
+    /// How many syncs and how many messages each way a whole round has.
+    fn measure(&self) -> (u32, u64, u64) {
+        let environment = self.begin_round(None, None);
+        fs::remove_file(self.kept("count")).ok();
+        let before = self.interposer.log().unwrap().len();
+        let outcome = self.run(&["rotate", RECORD, "--timeout", "10"], &environment);
+        let expected = if self.story == Story::Succeeds { 0 } else { 3 };
+        assert_eq!(outcome.status, expected, "{}", outcome.stderr);
+        let messages = self.interposer.log().unwrap().split_off(before);
+        let count = |direction| messages.iter().filter(|one| one.direction == direction).map(|one| one.number).max();
+        let syncs = u32::try_from(shim::syncs(&self.kept("count")).len()).unwrap();
+        let to = count(MessageDirection::ToRotator).unwrap_or(0);
+        let from = count(MessageDirection::FromRotator).unwrap_or(0);
+        assert!(syncs >= 4 && to >= 2 && from >= 2, "a round has {syncs} syncs, {to} and {from} messages");
+        (syncs, to, from)
+    }
+
+    fn values(&self, arguments: &[&str], key: &str) -> Vec<String> {
+        let shown = self.run(arguments, &[]);
+        assert_eq!(shown.status, 0, "{}", shown.stderr);
+        shown
+            .stdout
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter_map(|row| row[key]["password"].as_str().map(str::to_owned))
+            .collect()
+    }
+
+    fn current(&self) -> String {
+        let shown = self.run(&["show", RECORD, "--field", "password"], &[]);
+        assert_eq!(shown.status, 0, "{}", shown.stderr);
+        shown.stdout.trim_end_matches('\n').to_owned()
+    }
+
+    /// The promise itself, at this instant: something in the vault opens the account.
+    fn assert_nothing_is_lost(&self, round: &str) {
+        if self.story == Story::WrongCurrent {
+            assert!(self.target.accepts(BEGIN), "{round}: the account was changed although no one could log in");
+            return;
+        }
+        let mut secrets = vec![self.current()];
+        secrets.extend(self.values(&["show", RECORD, "--stage", "--reveal", "-o", "json"], "candidate"));
+        secrets.extend(self.values(&["show", RECORD, "--history", "--reveal", "-o", "json"], "credential"));
+        assert!(
+            secrets.iter().any(|secret| self.target.accepts(secret)),
+            "{round}: the target accepts none of the {} secrets in the vault",
+            secrets.len()
+        );
+    }
+
+    /// After `recover`: nothing open, and the vault's current credential works.
+    fn assert_converges(&self, round: &str) {
+        let recovered = self.run(&["recover"], &[]);
+        // An account that nobody can log in to, or reach, stays open until somebody can.
+        if self.story == Story::Succeeds || self.story == Story::NoPermission {
+            assert_eq!(recovered.status, 0, "{round}: recover said {}{}", recovered.stdout, recovered.stderr);
+            let status = self.run(&["status"], &[]);
+            assert_eq!(status.status, 0, "{round}: {}", status.stdout);
+            assert!(self.target.accepts(&self.current()), "{round}: vault and target do not agree");
+        }
+        let check = self.run(&["vault", "check"], &[]);
+        assert_eq!(check.status, 0, "{round}: {}{}", check.stdout, check.stderr);
+        if self.target.can_be_asked() && self.story == Story::Succeeds {
+            assert_ne!(self.target.accepts(BEGIN), self.current() != BEGIN, "{round}: old and new both work, or neither");
+        }
+    }
+}
+
+/// Kills the orchestrator before and after every sync, with and without
+/// taking away what was not synced.
+fn every_durable_operation(target: &impl Target, story: Story) {
+    let stage = Stage::new(target, story);
+    let (syncs, ..) = stage.measure();
+    for number in 1..=syncs {
+        for cut in [Cut::Before(number), Cut::After(number)] {
+            for power_lost in [false, true] {
+                let round = format!("killed at sync {cut:?} of {syncs}, power lost: {power_lost}");
+                let environment = stage.begin_round(None, Some(cut));
+                let outcome = stage.run(&["rotate", RECORD, "--timeout", "10"], &environment);
+                assert_eq!(outcome.status, KILLED, "{round}: {}", outcome.stderr);
+                if power_lost {
+                    stage.wait_for_rotators();
+                    shim::roll_back(&stage.turnlock.vault_directory(), &stage.kept("shadow")).unwrap();
+                }
+                stage.assert_nothing_is_lost(&round);
+                stage.assert_converges(&round);
+            }
+        }
+    }
+}
+
+/// Kills orchestrator or rotator before and after every message.
+fn every_message(target: &impl Target, story: Story, whens: &[When]) {
+    let stage = Stage::new(target, story);
+    let (_, to, from) = stage.measure();
+    for (direction, count) in [(MessageDirection::ToRotator, to), (MessageDirection::FromRotator, from)] {
+        for number in 1..=count {
+            for victim in [Victim::Rotator, Victim::Orchestrator] {
+                for &when in whens {
+                    let kill = Kill { victim, direction, number, when };
+                    let round = format!("{kill:?} of {count}");
+                    let environment = stage.begin_round(Some(kill), None);
+                    let outcome = stage.run(&["rotate", RECORD, "--timeout", "10"], &environment);
+                    assert!(stage.interposer.has_killed(), "{round}: nobody was killed");
+                    if victim == Victim::Orchestrator {
+                        assert_eq!(outcome.status, KILLED, "{round}: {}", outcome.stderr);
+                    }
+                    stage.assert_nothing_is_lost(&round);
+                    stage.assert_converges(&round);
+                }
+            }
+        }
+    }
+}
+
+impl<T: Target> Stage<'_, T> {
+    /// A machine that loses its power takes its rotators with it; here they
+    /// have to end before the disk is rolled back.
+    fn wait_for_rotators(&self) {
+        let here = self.program.parent().unwrap().to_owned();
+        lab::wait_until("the rotators to end", std::time::Duration::from_secs(15), || {
+            let alive = fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+                fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.starts_with(&here))
+            });
+            (!alive).then_some(())
+        })
+        .unwrap();
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let name = entry.file_name();
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &to.join(name));
+        } else {
+            fs::copy(entry.path(), to.join(name)).unwrap();
+        }
+    }
+}
+
+/// No target behind it: whatever the vault holds is right.
+struct Noop;
+
+impl Target for Noop {
+    fn plugin(&self) -> &'static str {
+        "noop"
+    }
+    fn fields(&self) -> Vec<String> {
+        ["--login", LOGIN, "--set", "cmdr:plugin=noop"].map(str::to_owned).to_vec()
+    }
+    fn reset(&self) {}
+    fn accepts(&self, password: &str) -> bool {
+        !password.is_empty()
+    }
+    fn can_be_asked(&self) -> bool {
+        false
+    }
+}
+
+struct Postgres(Postgresql);
+
+impl Postgres {
+    fn start() -> Self {
+        let server = Postgresql::start(lab::PostgresqlOptions::default()).unwrap();
+        server.create_role(LOGIN, BEGIN).unwrap();
+        server.create_role("crash_admin", BEGIN).unwrap();
+        Self(server)
+    }
+}
+
+impl Target for Postgres {
+    fn plugin(&self) -> &'static str {
+        "postgresql"
+    }
+    fn fields(&self) -> Vec<String> {
+        let url = format!("postgres://{}:{}/postgres", self.0.host(), self.0.port());
+        let ca = format!("turnlock:ca={}", self.0.ca_path().display());
+        ["--login", LOGIN, "--url", &url, "--set", &ca].map(str::to_owned).to_vec()
+    }
+    fn reset(&self) {
+        self.0.set_password(LOGIN, BEGIN).unwrap();
+    }
+    fn accepts(&self, password: &str) -> bool {
+        self.0.accepts(LOGIN, password).unwrap()
+    }
+}
+
+struct Mysql(MysqlServer);
+
+impl Mysql {
+    fn on(server: MysqlServer) -> Self {
+        server.create_account(LOGIN, "%", BEGIN, lab::AccountOptions::default()).unwrap();
+        Self(server)
+    }
+}
+
+impl Target for Mysql {
+    fn plugin(&self) -> &'static str {
+        "mysql"
+    }
+    fn fields(&self) -> Vec<String> {
+        let url = format!("mysql://{}:{}", self.0.host(), self.0.port());
+        let ca = format!("turnlock:ca={}", self.0.ca_path().display());
+        ["--login", LOGIN, "--url", &url, "--set", &ca].map(str::to_owned).to_vec()
+    }
+    fn reset(&self) {
+        let statement = match self.0.flavor() {
+            lab::Flavor::Mariadb => format!("SET PASSWORD FOR '{LOGIN}'@'%' = PASSWORD('{BEGIN}')"),
+            lab::Flavor::Mysql => format!("ALTER USER '{LOGIN}'@'%' IDENTIFIED BY '{BEGIN}'"),
+        };
+        self.0.sql(&statement).unwrap();
+    }
+    fn accepts(&self, password: &str) -> bool {
+        self.0.accepts(LOGIN, password).unwrap()
+    }
+}
+
+const BOTH: &[When] = &[When::Before, When::After];
+
+#[test]
+fn noop_killed_at_every_durable_operation() {
+    every_durable_operation(&Noop, Story::Succeeds);
+}
+
+#[test]
+fn noop_killed_at_every_message() {
+    every_message(&Noop, Story::Succeeds, BOTH);
+}
+
+#[test]
+fn postgresql_killed_at_every_durable_operation() {
+    every_durable_operation(&Postgres::start(), Story::Succeeds);
+}
+
+#[test]
+fn postgresql_killed_at_every_message() {
+    every_message(&Postgres::start(), Story::Succeeds, BOTH);
+}
+
+#[test]
+fn postgresql_without_permission_killed_at_every_durable_operation() {
+    every_durable_operation(&Postgres::start(), Story::NoPermission);
+}
+
+#[test]
+fn postgresql_without_permission_killed_at_every_message() {
+    every_message(&Postgres::start(), Story::NoPermission, BOTH);
+}
+
+#[test]
+fn postgresql_with_a_wrong_password_killed_at_every_durable_operation() {
+    every_durable_operation(&Postgres::start(), Story::WrongCurrent);
+}
+
+#[test]
+fn postgresql_with_a_wrong_password_killed_at_every_message() {
+    every_message(&Postgres::start(), Story::WrongCurrent, BOTH);
+}
+
+#[test]
+fn postgresql_out_of_reach_killed_at_every_durable_operation() {
+    every_durable_operation(&Postgres::start(), Story::Unreachable);
+}
+
+#[test]
+fn postgresql_out_of_reach_killed_at_every_message() {
+    every_message(&Postgres::start(), Story::Unreachable, BOTH);
+}
+
+#[test]
+fn mariadb_killed_at_every_message() {
+    let server = lab::mariadb::start(lab::MysqlOptions::default()).unwrap();
+    every_message(&Mysql::on(server), Story::Succeeds, &[When::After]);
+}
+
+#[test]
+fn mysql_killed_at_every_message() {
+    let server = lab::mysql::start(lab::MysqlOptions::default()).unwrap();
+    every_message(&Mysql::on(server), Story::Succeeds, &[When::After]);
+}
