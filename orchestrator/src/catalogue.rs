@@ -359,7 +359,9 @@ fn choices_of(property: &Value, schema: &Value, depth: u8) -> Vec<String> {
     if let Some(Value::String(value)) = property.get("const") {
         return vec![value.clone()];
     }
-    let Some(depth) = depth.checked_sub(1) else { return Vec::new() };
+    let Some(depth) = depth.checked_sub(1) else {
+        return Vec::new();
+    };
     let variants = variants(property, schema);
     variants.into_iter().flat_map(|variant| choices_of(variant, schema, depth)).collect()
 }

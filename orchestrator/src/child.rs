@@ -8,8 +8,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
@@ -109,12 +109,11 @@ impl Conversation {
             plugin: rotator.plugin.clone(),
             asked: 0,
         };
-        let hello = timeout_at(
-            Instant::now() + Duration::from_millis(HELLO_WITHIN_MS),
-            conversation.hello(),
-        )
-        .await
-        .unwrap_or_else(|_| Err(Fault::new(Kind::Unsupported, format!("{name} did not say hello within {HELLO_WITHIN_MS} ms"))));
+        let hello = timeout_at(Instant::now() + Duration::from_millis(HELLO_WITHIN_MS), conversation.hello())
+            .await
+            .unwrap_or_else(|_| {
+                Err(Fault::new(Kind::Unsupported, format!("{name} did not say hello within {HELLO_WITHIN_MS} ms")))
+            });
         match hello {
             Ok(()) => Ok(conversation),
             Err(fault) => {
@@ -162,7 +161,11 @@ impl Conversation {
             Ok(Ok(line)) => match serde_json::from_slice::<ResultOf<R>>(&line) {
                 Ok(answer) => return Ok(answer.result),
                 Err(_) => {
-                    let what = format!("turnlock-{} answered {} with a result that does not fit", self.plugin, operation.name());
+                    let what = format!(
+                        "turnlock-{} answered {} with a result that does not fit",
+                        self.plugin,
+                        operation.name()
+                    );
                     Err(Broken(Fault::new(Kind::Internal, what)))
                 }
             },
@@ -278,14 +281,17 @@ impl Conversation {
                 Ok(Incoming::Notification { .. }) => {}
                 Ok(Incoming::Error { id: None, error }) => return Ok(Err(error)),
                 Ok(_) => return Err(self.broken("answered something that was not asked")),
-                Err(malformed) => return Err(self.broken(&format!("said something that is {malformed}"))),
+                Err(malformed) => {
+                    return Err(self.broken(&format!("said something that is {malformed}")));
+                }
             }
         }
     }
 
     async fn send(&mut self, message: &impl Serialize) -> Result<(), Broken> {
         let mut line = Zeroizing::new(Vec::with_capacity(8 * 1024));
-        serde_json::to_writer(&mut *line, message).map_err(|_| self.broken("could not be told: a message is no JSON"))?;
+        serde_json::to_writer(&mut *line, message)
+            .map_err(|_| self.broken("could not be told: a message is no JSON"))?;
         line.push(b'\n');
         let sent = match self.input.write_all(&line).await {
             Ok(()) => self.input.flush().await,
@@ -335,7 +341,9 @@ impl Conversation {
             // The kit's own panic line names a place and never a payload.
             fault.causes.extend(lines.iter().filter(|line| line.starts_with("bug: panic at ")).cloned());
             if !lines.is_empty() && fault.causes.is_empty() {
-                fault.causes.push(format!("it wrote {} lines to standard error, which are not repeated here", lines.len()));
+                fault
+                    .causes
+                    .push(format!("it wrote {} lines to standard error, which are not repeated here", lines.len()));
             }
         }
         fault

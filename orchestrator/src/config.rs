@@ -21,6 +21,8 @@ pub struct Overrides {
     pub key_file: Option<PathBuf>,
     /// `--passphrase-file`
     pub passphrase_file: Option<PathBuf>,
+    /// `--recovery-key-file`
+    pub recovery_key_file: Option<PathBuf>,
     /// `--plugin-dir`
     pub plugin_directories: Vec<PathBuf>,
 }
@@ -34,6 +36,8 @@ pub struct Config {
     pub key_file: Option<PathBuf>,
     /// A file with the passphrase that opens it.
     pub passphrase_file: Option<PathBuf>,
+    /// A file with the printed recovery key.
+    pub recovery_key_file: Option<PathBuf>,
     /// What systemd's `LoadCredential=turnlock.key` left for us.
     pub systemd_credential: Option<PathBuf>,
     /// What this machine remembers of its vaults.
@@ -73,8 +77,18 @@ struct RotatorSection {
 
 /// The variables that pass through to a rotator: none of them bears a secret.
 const PASSED_ON: &[&str] = &[
-    "HOME", "LANG", "LC_ALL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "TNS_ADMIN",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "TNS_ADMIN",
 ];
 
 impl Config {
@@ -114,7 +128,11 @@ impl Config {
             .or_else(|| vault.parent().map(|parent| parent.join("state")))
             .ok_or_else(nowhere)?;
         Ok(Self {
-            key_file: overrides.key_file.or_else(|| variable("TURNLOCK_KEY_FILE").map(PathBuf::from)).or(file.vault.key_file),
+            key_file: overrides
+                .key_file
+                .or_else(|| variable("TURNLOCK_KEY_FILE").map(PathBuf::from))
+                .or(file.vault.key_file),
+            recovery_key_file: overrides.recovery_key_file,
             passphrase_file: overrides.passphrase_file.or(file.vault.passphrase_file),
             systemd_credential: variable("CREDENTIALS_DIRECTORY")
                 .map(|directory| Path::new(&directory).join("turnlock.key"))
@@ -137,8 +155,9 @@ impl File {
         let place = path.display();
         let text = fs::read_to_string(path)
             .map_err(|error| Failure::usage(format!("the configuration {place} cannot be read")).caused_by(&error))?;
-        toml::from_str(&text)
-            .map_err(|error| Failure::usage(format!("the configuration {place} cannot be understood")).caused_by(&error))
+        toml::from_str(&text).map_err(|error| {
+            Failure::usage(format!("the configuration {place} cannot be understood")).caused_by(&error)
+        })
     }
 }
 

@@ -13,6 +13,9 @@ use crate::rotators::Rotators;
 use crate::stage::Process;
 use crate::vault::{Owner, Stored, Summary, Vault, VaultError};
 
+/// Is told a record's title and what is being done with it.
+pub type Progress = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
 /// Everything a rotation needs besides its record.
 pub struct Engine {
     /// The vault.
@@ -28,7 +31,7 @@ pub struct Engine {
     /// Whether to wait for other runs instead of giving way at once.
     pub wait: bool,
     /// Told what is being done, by record title.
-    pub progress: Arc<dyn Fn(&str, &str) + Send + Sync>,
+    pub progress: Progress,
 }
 
 impl Engine {
@@ -62,7 +65,9 @@ impl Engine {
                     .hint("name the one you mean by its UID");
                 failure.causes = found
                     .iter()
-                    .map(|one| format!("{}  {}  {}", one.uid, one.title, one.folders.first().map_or("/", String::as_str)))
+                    .map(|one| {
+                        format!("{}  {}  {}", one.uid, one.title, one.folders.first().map_or("/", String::as_str))
+                    })
                     .collect();
                 Err(failure)
             }

@@ -57,7 +57,14 @@ pub struct Failure {
 impl Failure {
     /// Nothing changed.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), state: State::Unchanged, causes: Vec::new(), hint: None, kind: None, usage: false }
+        Self {
+            message: message.into(),
+            state: State::Unchanged,
+            causes: Vec::new(),
+            hint: None,
+            kind: None,
+            usage: false,
+        }
     }
 
     /// The command cannot be carried out as it stands.
@@ -151,8 +158,12 @@ impl From<VaultError> for Failure {
         let hint = match &error {
             VaultError::Missing(_) => Some("turnlock vault init makes one; --vault names another"),
             VaultError::WrongKey(_) => Some("name the right key with --key-file, or give the passphrase of this vault"),
-            VaultError::NotAdopted(_) => Some("turnlock vault adopt proves every credential first, then lets it rotate"),
-            VaultError::Damaged { .. } => Some("keep the file as it is and restore a backup: turnlock vault check tells more"),
+            VaultError::NotAdopted(_) => {
+                Some("turnlock vault adopt proves every credential first, then lets it rotate")
+            }
+            VaultError::Damaged { .. } => {
+                Some("keep the file as it is and restore a backup: turnlock vault check tells more")
+            }
             VaultError::NetworkFilesystem { .. } => Some("keep the vault on a local file system"),
             VaultError::NewerFormat { .. } => Some("use the Turnlock that made it, or a newer one"),
             VaultError::NoRecord(_) => Some("turnlock list shows every record"),

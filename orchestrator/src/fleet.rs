@@ -62,6 +62,8 @@ fn of(ended: Result<Ended, tokio::task::JoinError>) -> Ended {
     ended.unwrap_or_else(|error| Ended {
         uid: Uid::new("?"),
         title: "?".to_owned(),
-        outcome: Err(Failure::new(format!("a job ended by itself: {error}")).state(State::Unknown).hint("turnlock recover")),
+        outcome: Err(Failure::new(format!("a job ended by itself: {error}"))
+            .state(State::Unknown)
+            .hint("turnlock recover")),
     })
 }

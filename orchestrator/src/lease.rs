@@ -80,6 +80,5 @@ fn busy(title: &str, holders: &[Holder]) -> Failure {
     let who = holders.first().map_or_else(String::new, |holder| {
         format!(" by process {} on {}", holder.owner.process.pid, holder.owner.machine)
     });
-    Failure::new(format!("\"{title}\" or its account is being rotated{who}"))
-        .hint("let it end, or repeat with --wait")
+    Failure::new(format!("\"{title}\" or its account is being rotated{who}")).hint("let it end, or repeat with --wait")
 }

@@ -448,7 +448,9 @@ impl Record {
 
     /// What the password's field says besides its value: `complexity` and such.
     pub fn password_extra(&self, name: &str) -> Option<&Value> {
-        let Body::Typed(body) = &self.body else { return None };
+        let Body::Typed(body) = &self.body else {
+            return None;
+        };
         let fields = body.of_kind("password");
         let chosen = fields.iter().find(|found| found.field.text().is_some()).or(fields.first())?;
         chosen.field.extra.get(name)
@@ -457,7 +459,9 @@ impl Record {
     /// The hosts of a typed record's own fields: `host` before `pamHostname`,
     /// fields before custom, unlabelled before labelled, empty ones left out.
     pub fn hosts(&self) -> Vec<FoundHost> {
-        let Body::Typed(body) = &self.body else { return Vec::new() };
+        let Body::Typed(body) = &self.body else {
+            return Vec::new();
+        };
         let mut hosts = Vec::new();
         for kind in ["host", "pamHostname"] {
             for found in body.of_kind(kind) {
@@ -484,7 +488,9 @@ impl Record {
     /// The key pair of a typed record's own field: the first that holds a
     /// private key, else the first there is.
     pub fn key_pair(&self) -> Option<FoundKeys> {
-        let Body::Typed(body) = &self.body else { return None };
+        let Body::Typed(body) = &self.body else {
+            return None;
+        };
         let mut pairs = body.of_kind("keyPair").into_iter().map(|found| {
             let part = |name| found.field.value.first().and_then(|value| value.part(name));
             FoundKeys {
@@ -504,7 +510,9 @@ impl Record {
 
     /// The first value of a typed record's field of this type.
     pub fn fact(&self, kind: &str) -> Option<Found> {
-        let Body::Typed(_) = &self.body else { return None };
+        let Body::Typed(_) = &self.body else {
+            return None;
+        };
         self.standard(kind)
     }
 
@@ -760,7 +768,7 @@ pub(crate) struct Numbered<'a> {
 }
 
 impl Numbered<'_> {
-    fn labelled(&self) -> bool {
+    pub(crate) fn labelled(&self) -> bool {
         self.field.label.as_deref().is_some_and(|label| !label.is_empty())
     }
 
@@ -807,7 +815,7 @@ impl Typed {
 
     /// The fields of one type that are no options: `fields` before `custom`,
     /// and in each list unlabelled before labelled.
-    fn of_kind(&self, kind: &str) -> Vec<Numbered<'_>> {
+    pub(crate) fn of_kind(&self, kind: &str) -> Vec<Numbered<'_>> {
         let option = |field: &Field| field.label.as_deref().is_some_and(|label| Prefix::split(label).is_some());
         let mut found: Vec<_> =
             self.all().into_iter().filter(|found| found.field.kind == kind && !option(found.field)).collect();
@@ -869,12 +877,18 @@ impl FieldValue {
 
     /// The value of an option: a text, or a composite host as `host:port`.
     fn as_option(&self) -> Option<Secret> {
-        let Self::Parts(_) = self else { return self.text() };
+        let Self::Parts(_) = self else {
+            return self.text();
+        };
         let host = self.part("hostName")?;
-        let Some(port) = self.part("port") else { return Some(host) };
+        let Some(port) = self.part("port") else {
+            return Some(host);
+        };
         #[expect(clippy::disallowed_methods, reason = "host and port become one text, held as a secret again")]
         let joined = match (host.expose(), port.expose()) {
-            (host, port) if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{port}"),
+            (host, port) if host.contains(':') && !host.starts_with('[') => {
+                format!("[{host}]:{port}")
+            }
             (host, port) => format!("{host}:{port}"),
         };
         Some(Secret::new(joined))
@@ -985,4 +999,119 @@ fn shown(value: &Secret) -> String {
     #[expect(clippy::disallowed_methods, reason = "plugin names and descriptions are shown in lists")]
     let text = value.expose();
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(body: Body) -> Record {
+        Record {
+            uid: Uid::new("AAAAAAAAAAAAAAAAAAAAAA"),
+            title: "one".into(),
+            notes: None,
+            folders: Vec::new(),
+            body,
+            writable: true,
+            extra: Map::new(),
+        }
+    }
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.into())
+    }
+
+    #[test]
+    fn identifier_title_and_field_names_are_one_line_each() {
+        let with = |uid: &str, title: &str| {
+            let mut record = record(Body::Untyped(Untyped::default()));
+            record.uid = Uid::new(uid);
+            record.title = title.into();
+            record.validate()
+        };
+        assert_eq!(with("A", ""), Ok(()));
+        for bad in ["", "a b", "a\n", "\u{7f}", &"x".repeat(257)] {
+            assert_eq!(with(bad, "t"), Err(RecordError::Uid), "{bad:?}");
+        }
+        assert_eq!(with("A", "a\u{1b}[2J"), Err(RecordError::Title));
+        let custom = vec![CustomField { name: "a\nb".into(), value: secret("v\nw"), kind: None }];
+        let bad = record(Body::Untyped(Untyped { custom, ..Untyped::default() }));
+        assert_eq!(bad.validate(), Err(RecordError::FieldName(1)));
+    }
+
+    #[test]
+    fn every_standard_type_is_known_and_has_a_login_or_a_host() {
+        for name in STANDARD_TYPES {
+            let body = Typed::of_type(name).unwrap();
+            assert_eq!(body.fields.len(), standard_fields(name).unwrap().len());
+            let record = record(Body::Typed(body));
+            assert!(record.login().is_none() && record.hosts().is_empty(), "empty fields are skipped");
+            let place = record.place_of_password();
+            assert_eq!(place.to_string(), "field password", "{name}");
+        }
+        assert!(Typed::of_type("bankCard").is_none());
+    }
+
+    #[test]
+    fn a_field_is_made_where_there_is_none() {
+        let mut typed = record(Body::Typed(Typed::of_type("sshKeys").unwrap()));
+        let place = typed.key_pair().unwrap().place("privateKey");
+        typed.set(&place, secret("key")).unwrap();
+        assert!(typed.get(&place).unwrap().same_as(&secret("key")));
+        let option = typed.place_of_option("cmdr:ssh_public_key", "text");
+        assert!(typed.get(&option).is_none());
+        typed.set(&option, secret("pub")).unwrap();
+        assert!(typed.get(&option).unwrap().same_as(&secret("pub")));
+        assert_eq!(typed.options().len(), 1);
+        let mut untyped = record(Body::Untyped(Untyped::default()));
+        let option = untyped.place_of_option("cmdr:x", "secret");
+        untyped.set(&option, secret("v")).unwrap();
+        untyped.set(&option, secret("w")).unwrap();
+        assert_eq!(untyped.options().len(), 1);
+        assert!(untyped.get(&Place::Named("cmdr:x".into())).unwrap().same_as(&secret("w")));
+    }
+
+    #[test]
+    fn a_place_stays_the_same_when_other_fields_are_edited() {
+        let field = |label: Option<&str>, text: &str| {
+            let mut field = Field::new("password", label.map(str::to_owned));
+            field.value.push(FieldValue::Text(secret(text)));
+            field
+        };
+        let fields = vec![field(Some("x"), "1"), field(None, "2"), field(Some("x"), "3")];
+        let mut record = record(Body::Typed(Typed { record_type: "own".into(), fields, custom: Vec::new() }));
+        let found = record.password().unwrap();
+        assert!(found.value.same_as(&secret("2")));
+        if let Body::Typed(body) = &mut record.body {
+            body.fields.insert(0, field(Some("new"), "0"));
+        }
+        assert!(record.get(&found.place).unwrap().same_as(&secret("2")));
+    }
+
+    #[test]
+    fn an_option_of_any_field_type_is_read_as_text() {
+        let mut host = Field::new("host", Some("cmdr:host".into()));
+        let part = |name: &str, text: &str| (name.to_owned(), FieldValue::Text(secret(text)));
+        host.value.push(FieldValue::Parts(vec![part("hostName", "::1"), part("port", "22")]));
+        let mut port = Field::new("text", Some("turnlock:port".into()));
+        port.value.push(FieldValue::Other(json!(22)));
+        let record = record(Body::Typed(Typed { record_type: "own".into(), fields: vec![host], custom: vec![port] }));
+        let options = record.options();
+        assert_eq!((options[0].field(), options[1].field()), ("cmdr:host".into(), "turnlock:port".into()));
+        assert!(options[0].values[0].same_as(&secret("[::1]:22")));
+        assert!(options[1].values[0].same_as(&secret("22")));
+        assert!(record.hosts().is_empty(), "an option is no field of the record's own");
+    }
+
+    #[test]
+    fn a_record_survives_the_vaults_own_form() {
+        let mut record = record(Body::Typed(Typed::of_type("pamMachine").unwrap()));
+        record.notes = Some(secret("n"));
+        let text = serde_json::to_string(&record).unwrap();
+        let back: Record = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&back).unwrap(), text);
+        assert_eq!(back.basis(), record.basis());
+    }
 }

@@ -55,12 +55,18 @@ impl Report {
     pub(crate) fn answer(&self, value: &impl Serialize, sentence: impl FnOnce() -> String) {
         match self.format {
             Format::Json => self.raw(&serde_json::to_string(value).unwrap_or_default()),
-            Format::Human => self.raw(&sentence()),
+            Format::Human => self.raw(&harmless(&sentence())),
         }
     }
 
     /// Writes rows: as a table for people, as one JSON object a line for machines.
-    pub(crate) fn rows<R: Serialize>(&self, headings: &[&str], rows: &[R], cells: impl Fn(&R) -> Vec<String>, none: &str) {
+    pub(crate) fn rows<R: Serialize>(
+        &self,
+        headings: &[&str],
+        rows: &[R],
+        cells: impl Fn(&R) -> Vec<String>,
+        none: &str,
+    ) {
         match self.format {
             Format::Json => {
                 for row in rows {
@@ -73,7 +79,7 @@ impl Report {
                 table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
                 table.set_header(headings.iter().map(|heading| heading.to_uppercase()));
                 for row in rows {
-                    table.add_row(cells(row));
+                    table.add_row(cells(row).iter().map(|cell| harmless(cell)));
                 }
                 self.raw(&table.trim_fmt());
             }
@@ -96,13 +102,13 @@ impl Report {
     /// Says something on standard error that is no result.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            self.err(text);
+            self.err(&harmless(text));
         }
     }
 
     /// Says something that must not be overlooked.
     pub(crate) fn warn(&self, text: &str) {
-        self.err(&format!("{} {text}", self.paint("33", "warning:")));
+        self.err(&format!("{} {}", self.paint("33", "warning:"), harmless(text)));
     }
 
     /// Tells why something was not done, what is true now, and what to do.
@@ -111,15 +117,15 @@ impl Report {
             self.raw(&failure_json(failure).to_string());
             return;
         }
-        self.err(&format!("{} {}", self.paint("31", "error:"), failure.message));
+        self.err(&format!("{} {}", self.paint("31", "error:"), harmless(&failure.message)));
         for cause in &failure.causes {
-            self.err(&format!("  caused by: {cause}"));
+            self.err(&format!("  caused by: {}", harmless(cause)));
         }
         if !failure.usage {
             self.err(&format!("  state: {}", failure.state.sentence()));
         }
         if let Some(hint) = &failure.hint {
-            self.err(&format!("  {} {hint}", self.paint("36", "hint:")));
+            self.err(&format!("  {} {}", self.paint("36", "hint:"), harmless(hint)));
         }
     }
 
@@ -127,9 +133,11 @@ impl Report {
     pub(crate) fn ended(&self, ended: &Ended) {
         if self.format == Format::Json {
             let value = match &ended.outcome {
-                Ok(rotated) => json!({"record": rotated.uid, "title": rotated.title, "account": rotated.account,
+                Ok(rotated) => {
+                    json!({"record": rotated.uid, "title": rotated.title, "account": rotated.account,
                     "outcome": "rotated", "verified": rotated.verified, "warnings": rotated.warnings,
-                    "finish_open": rotated.finish_open}),
+                    "finish_open": rotated.finish_open})
+                }
                 Err(failure) => {
                     let mut value = failure_json(failure);
                     if let Some(value) = value.as_object_mut() {
@@ -151,7 +159,8 @@ impl Report {
 
     fn rotated(&self, rotated: &Rotated) {
         let proof = if rotated.verified { "proven by a new log-in" } else { "not proven: this target cannot be asked" };
-        self.raw(&format!("{} {}  {}  ({proof})", self.paint_out("32", "rotated"), rotated.title, rotated.account));
+        let what = harmless(&format!("{}  {}", rotated.title, rotated.account));
+        self.raw(&format!("{} {what}  ({proof})", self.paint_out("32", "rotated")));
         for warning in &rotated.warnings {
             self.warn(&format!("{}: {warning}", rotated.title));
         }
@@ -167,11 +176,8 @@ impl Report {
             None => ProgressBar::new_spinner(),
         };
         let bar = MultiProgress::with_draw_target(ProgressDrawTarget::stderr()).add(bar);
-        let template = if count.is_some() {
-            "{bar:30} {pos}/{len}  {per_sec}  {eta} left  {msg}"
-        } else {
-            "{spinner} {msg}"
-        };
+        let template =
+            if count.is_some() { "{bar:30} {pos}/{len}  {per_sec}  {eta} left  {msg}" } else { "{spinner} {msg}" };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
@@ -233,6 +239,21 @@ impl Report {
     }
 }
 
+/// A text without control characters: titles and server messages come from
+/// elsewhere and shall not drive the terminal.
+fn harmless(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let shown: Box<dyn Iterator<Item = char>> = match c {
+                '\n' | '\t' => Box::new(std::iter::once(c)),
+                c if c.is_control() => Box::new(c.escape_default()),
+                c => Box::new(std::iter::once(c)),
+            };
+            shown
+        })
+        .collect()
+}
+
 fn failure_json(failure: &Failure) -> serde_json::Value {
     json!({"error": failure.message, "state": failure.state, "kind": failure.kind, "causes": failure.causes,
         "hint": failure.hint, "exit_status": failure.exit_status()})
@@ -240,5 +261,6 @@ fn failure_json(failure: &Failure) -> serde_json::Value {
 
 /// Prints what cannot wait for a report: a panic's place, never its payload.
 pub(crate) fn bug(place: &str) {
-    let _ = writeln!(io::stderr().lock(), "bug: panic at {place}: please report it; turnlock recover settles what is open");
+    let _ =
+        writeln!(io::stderr().lock(), "bug: panic at {place}: please report it; turnlock recover settles what is open");
 }

@@ -268,8 +268,12 @@ impl Problem {
             },
             Self::NotANumber { from, wanted } => format!("write {wanted} into {from}"),
             Self::NotABoolean { from } => format!("write true or false into {from}"),
-            Self::NotOneOf { from, choices } => format!("write one of {} into {from}", choices.join(", ")),
-            Self::NotAHost { from } => format!("write db.example.com, db.example.com:3307 or [::1]:3307 into {from}"),
+            Self::NotOneOf { from, choices } => {
+                format!("write one of {} into {from}", choices.join(", "))
+            }
+            Self::NotAHost { from } => {
+                format!("write db.example.com, db.example.com:3307 or [::1]:3307 into {from}")
+            }
             Self::ManyHosts { .. } => "choose one with --host, or keep one host in this record".into(),
             Self::Contradictory { from } => format!("keep one {from}"),
             Self::Rules { error, .. } => error.hint().into(),
@@ -278,8 +282,12 @@ impl Problem {
             Self::NotSuppliable { .. } => "leave --password out".into(),
             Self::SameSecret => "supply another password, or let one be made".into(),
             Self::Passphrase { .. } => "write 6 for six words".into(),
-            Self::AdminMissing { from } => format!("write the UID or title of the admin's record into {from}"),
-            Self::OwnAdmin { from } => format!("remove {from}: an account needs no admin to change itself"),
+            Self::AdminMissing { from } => {
+                format!("write the UID or title of the admin's record into {from}")
+            }
+            Self::OwnAdmin { from } => {
+                format!("remove {from}: an account needs no admin to change itself")
+            }
             Self::AdminWithoutLogin { .. } => "give that record a login".into(),
         }
     }
@@ -451,7 +459,9 @@ impl Said {
 
     /// The one value of an option.
     fn one(&self, name: &str) -> Result<Option<(&Secret, &Place)>, Problem> {
-        let Some(((value, place), others)) = self.all(name).split_first() else { return Ok(None) };
+        let Some(((value, place), others)) = self.all(name).split_first() else {
+            return Ok(None);
+        };
         if others.iter().any(|(other, _)| !other.same_as(value)) {
             return Err(Problem::Contradictory { from: place.to_string() });
         }
@@ -474,7 +484,9 @@ impl Said {
                 || (keys && KEY_OPTIONS.contains(&name))
         };
         for (name, values) in self.0.iter().filter(|(name, _)| !known(name)) {
-            let Some((_, place)) = values.first() else { continue };
+            let Some((_, place)) = values.first() else {
+                continue;
+            };
             let names = entry.properties.keys().map(String::as_str).chain(ENGINE).chain(COMMON);
             let guess = match nearest(name, names) {
                 Some(near) => format!("; did you mean cmdr:{near}?"),
@@ -922,11 +934,15 @@ fn one_host(spots: Vec<Spot>, plugin: &str) -> Result<Vec<Spot>, Problem> {
 fn account_value(said: &Said, property: &Property) -> Result<Option<(Value, String)>, Problem> {
     if property.kind == ValueKind::List {
         let values = said.all(&property.name);
-        let Some((_, place)) = values.first() else { return Ok(None) };
+        let Some((_, place)) = values.first() else {
+            return Ok(None);
+        };
         let items = values.iter().map(|(value, _)| Value::String(clear(value).trim().to_owned())).collect();
         return Ok(Some((Value::Array(items), place.to_string())));
     }
-    let Some((value, place)) = said.one(&property.name)? else { return Ok(None) };
+    let Some((value, place)) = said.one(&property.name)? else {
+        return Ok(None);
+    };
     let (text, from) = (clear(value).trim(), place.to_string());
     let not_a_number = |wanted| Problem::NotANumber { from: from.clone(), wanted };
     let value = match property.kind {
@@ -944,7 +960,9 @@ fn account_value(said: &Said, property: &Property) -> Result<Option<(Value, Stri
         ValueKind::Text | ValueKind::List => {
             match property.choices.iter().find(|choice| choice.eq_ignore_ascii_case(text)) {
                 Some(choice) => Value::String(choice.clone()),
-                None => return Err(Problem::NotOneOf { from, choices: property.choices.clone() }),
+                None => {
+                    return Err(Problem::NotOneOf { from, choices: property.choices.clone() });
+                }
             }
         }
     };
@@ -1341,7 +1359,9 @@ fn supplied(
     rules_from: &str,
     plugin: &str,
 ) -> Result<Option<Secret>, Problem> {
-    let Some(password) = &options.password else { return Ok(None) };
+    let Some(password) = &options.password else {
+        return Ok(None);
+    };
     let maker = match traits.origin {
         Origin::Orchestrator if write_back.iter().any(|write| write.field == field::PASSWORD) => None,
         Origin::Target => Some("the target"),

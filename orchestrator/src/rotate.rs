@@ -11,11 +11,11 @@ use turnlock_protocol::{Applied, Credential, Fault, Kind, Operation, Origin, Sec
 use crate::child::{Conversation, Threshold};
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, State};
-use crate::generate;
+use crate::generate::{self, SystemRandom};
 use crate::lease;
 use crate::plan::Plan;
 use crate::record::Uid;
-use crate::resolve::Options;
+use crate::resolve::{self, Options};
 use crate::settle::{self, Known, Settled};
 use crate::stage::{Attempt, PermitGiven, Process, STAGE_FORMAT};
 use crate::vault::{Lease, Stored};
@@ -80,18 +80,22 @@ async fn holding(
     seen: &Plan,
 ) -> Result<Rotated, Failure> {
     settle::everything_open(engine, lease, uid).await?;
-    let (stored, mut plan) = engine.plan_of(uid, &wanted.options)?;
+    let (stored, plan) = engine.plan_of(uid, &wanted.options)?;
     if plan.identity != seen.identity || plan.admin_uid != seen.admin_uid {
-        return Err(Failure::new(format!("\"{}\" was edited meanwhile", stored.record.title)).hint("repeat the command"));
+        return Err(
+            Failure::new(format!("\"{}\" was edited meanwhile", stored.record.title)).hint("repeat the command")
+        );
     }
     let title = stored.record.title.clone();
     engine.progress(&title, "starting the rotator");
     let mut rotator = engine.rotators.begin(&plan.plugin).await?;
-    plan.traits = traits(&mut rotator, &plan).await?;
 
-    let mut stored = stored;
+    let traits = traits(&mut rotator, &plan).await?;
+
+    let (mut stored, mut plan) = (stored, plan);
     for last in (0..ATTEMPTS).map(|attempt| attempt + 1 == ATTEMPTS) {
-        let attempt = prepare(engine, &mut rotator, plan, &stored, duplicates).await?;
+        plan.traits = traits.clone();
+        let attempt = prepare(engine, &mut rotator, plan, &stored, &wanted.options, duplicates).await?;
         let mut gate = Gate::new(engine, lease, uid, &attempt, &title);
         engine.progress(&title, "staging");
         stage(engine, lease, uid, &stored, &attempt)?;
@@ -105,20 +109,37 @@ async fn holding(
                 let account = attempt.plan.identity.to_string();
                 return Ok(Rotated { uid: uid.clone(), title, account, verified, warnings, finish_open });
             }
-            Settled::NotChanged(fault) if fault.kind == Kind::Policy && !last && attempt.plan.supplied.is_none() => {
-                if let Some(limits) = &fault.learned {
-                    durable(|| engine.vault.learn(lease, uid, limits))?;
+            Settled::NotChanged(fault) if !last && learned(engine, lease, uid, &attempt, &fault)? => {}
+            Settled::NotChanged(fault)
+                if !last && fault.kind == Kind::Authentication && attempt.plan.admin.is_none() =>
+            {
+                // A change of an earlier attempt may have landed after it was given up.
+                engine.progress(&title, "asking for earlier candidates");
+                if !settle::adopt_abandoned(engine, lease, uid, &attempt.plan, &mut rotator).await? {
+                    rotator.end().await;
+                    return Err(Failure::from(fault).state(State::Unchanged));
                 }
-                (stored, plan) = engine.plan_of(uid, &wanted.options)?;
-                plan.traits = attempt.plan.traits;
             }
             Settled::NotChanged(fault) => {
                 rotator.end().await;
                 return Err(Failure::from(fault).state(State::Unchanged));
             }
         }
+        (stored, plan) = engine.plan_of(uid, &wanted.options)?;
     }
     Err(Failure::new(format!("the target refused every new secret for \"{title}\"")))
+}
+
+/// Whether the target refused the candidate itself, so that another one may
+/// do. What it told of its rule is remembered.
+fn learned(engine: &Engine, lease: &Lease, uid: &Uid, attempt: &Attempt, fault: &Fault) -> Result<bool, Failure> {
+    if fault.kind != Kind::Policy || attempt.plan.supplied.is_some() {
+        return Ok(false);
+    }
+    if let Some(limits) = &fault.learned {
+        durable(|| engine.vault.learn(lease, uid, limits))?;
+    }
+    Ok(true)
 }
 
 /// Makes the attempt: the candidate by its origin, and the plan that goes with it.
@@ -127,6 +148,7 @@ async fn prepare(
     rotator: &mut Conversation,
     mut plan: Plan,
     stored: &Stored,
+    options: &Options,
     duplicates: &[Uid],
 ) -> Result<Attempt, Failure> {
     let mut prepared = Prepared::default();
@@ -166,8 +188,17 @@ async fn prepare(
                     .map_err(|error| Failure::usage(format!("the password you gave cannot be used: {error}")))?;
                 supplied.duplicate()
             }
-            None => generate::candidate(&plan.policy, &used)
-                .map_err(|error| Failure::new(format!("no new secret can be made for \"{title}\": {error}")))?,
+            None => match resolve::passphrase_words(&stored.record, options)? {
+                Some(words) => generate::passphrase(
+                    words,
+                    &diceware_wordlists::EFF_LONG_WORDLIST,
+                    &plan.policy,
+                    &used,
+                    &mut SystemRandom,
+                ),
+                None => generate::candidate(&plan.policy, &used),
+            }
+            .map_err(|error| Failure::new(format!("no new secret can be made for \"{title}\": {error}")))?,
         })),
     };
     if let Some(candidate) = &candidate
@@ -251,7 +282,10 @@ impl<'a> Gate<'a> {
 impl Threshold for Gate<'_> {
     async fn permit(&mut self, rotator: &Process) -> bool {
         if self.engine.stopping() {
-            self.refusal = Some(Fault::new(Kind::Cancelled, format!("\"{}\" was interrupted before anything changed", self.title)));
+            self.refusal = Some(Fault::new(
+                Kind::Cancelled,
+                format!("\"{}\" was interrupted before anything changed", self.title),
+            ));
             return false;
         }
         let at = Timestamp::now();
@@ -263,9 +297,7 @@ impl Threshold for Gate<'_> {
                 true
             }
             Err(error) => {
-                self.refusal = Some(
-                    Fault::new(Kind::Cancelled, format!("no permit for \"{}\": {error}", self.title)),
-                );
+                self.refusal = Some(Fault::new(Kind::Cancelled, format!("no permit for \"{}\": {error}", self.title)));
                 false
             }
         }
@@ -377,8 +409,9 @@ fn duplicates(engine: &Engine, uid: &Uid, plan: &Plan, with_duplicates: bool) ->
     if others.is_empty() || with_duplicates {
         return Ok(others);
     }
-    let mut failure = Failure::usage(format!("{} other record(s) hold the same account {}", others.len(), plan.identity))
-        .hint("rotate them together with --with-duplicates, or remove all but one");
+    let mut failure =
+        Failure::usage(format!("{} other record(s) hold the same account {}", others.len(), plan.identity))
+            .hint("rotate them together with --with-duplicates, or remove all but one");
     failure.causes = others.iter().map(ToString::to_string).collect();
     Err(failure)
 }

@@ -64,8 +64,9 @@ impl Rotators {
             return Err(Fault::new(Kind::NotFound, format!("the rotator {name} is not installed"))
                 .hint(format!("put {name} beside turnlock, or name its directory with --plugin-dir")));
         };
-        let unreadable =
-            |error: io::Error| Fault::new(Kind::Permission, format!("{} cannot be checked", program.display())).caused_by(&error);
+        let unreadable = |error: io::Error| {
+            Fault::new(Kind::Permission, format!("{} cannot be checked", program.display())).caused_by(&error)
+        };
         let program = program.canonicalize().map_err(unreadable)?;
         if let Some(open) = writable_by_others(&program).map_err(unreadable)? {
             return Err(Fault::new(
@@ -117,13 +118,14 @@ impl Rotators {
     pub async fn describe(&self, plugin: &str) -> Result<Describe, Fault> {
         let rotator = self.find(plugin)?;
         let cached = self.cache.as_deref().and_then(|cache| cache_file(cache, &rotator));
-        if let Some(describe) = cached.as_deref().and_then(|file| fs::read(file).ok()).and_then(|text| serde_json::from_slice(&text).ok()) {
+        if let Some(describe) =
+            cached.as_deref().and_then(|file| fs::read(file).ok()).and_then(|text| serde_json::from_slice(&text).ok())
+        {
             return Ok(describe);
         }
         let mut conversation = Conversation::begin(&rotator, &self.environment).await?;
-        let describe: Describe = conversation
-            .call(Operation::Describe, &serde_json::Map::new(), DESCRIBE_WITHIN_MS, &mut ReadOnly)
-            .await?;
+        let describe: Describe =
+            conversation.call(Operation::Describe, &serde_json::Map::new(), DESCRIBE_WITHIN_MS, &mut ReadOnly).await?;
         conversation.end().await;
         if let Some(file) = cached {
             // Only a cache: without it the rotator is asked again.
@@ -182,7 +184,7 @@ fn cache_file(cache: &Path, rotator: &Rotator) -> Option<PathBuf> {
     for number in [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()] {
         hasher.update(number.to_le_bytes());
     }
-    Some(cache.join(format!("describe-{}-{}.json", rotator.plugin, hexadecimal(&hasher.finalize()[..8]))))
+    Some(cache.join(format!("describe-{}-{}.json", rotator.plugin, hexadecimal(&hasher.finalize()))))
 }
 
 /// The first part of a path that somebody other than its owner, root or this

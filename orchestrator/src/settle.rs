@@ -167,11 +167,8 @@ pub async fn settle(
     rotator: &mut Conversation,
 ) -> Result<Settled, Failure> {
     let stored = durable(|| engine.vault.read(uid))?;
-    let attempt = stored
-        .stage
-        .iter()
-        .find(|open| open.id == attempt)
-        .ok_or_else(|| VaultError::NoAttempt(attempt.to_owned()))?;
+    let attempt =
+        stored.stage.iter().find(|open| open.id == attempt).ok_or_else(|| VaultError::NoAttempt(attempt.to_owned()))?;
     let title = stored.record.title.as_str();
     let plan = &attempt.plan;
     let (sure, mut fault, applied) = match known {
@@ -183,7 +180,8 @@ pub async fn settle(
     if sure == Sure::Unknown {
         quiet(engine, attempt, title).await?;
     }
-    let Some(candidate) = applied.as_ref().and_then(|applied| applied.next.as_ref()).or(attempt.candidate.as_ref()) else {
+    let Some(candidate) = applied.as_ref().and_then(|applied| applied.next.as_ref()).or(attempt.candidate.as_ref())
+    else {
         return close(engine, lease, uid, attempt, "nothing was minted", fault, sure);
     };
     let mut warnings = applied.as_ref().map(|applied| applied.warnings.clone()).unwrap_or_default();
@@ -247,12 +245,24 @@ pub async fn settle(
             }
             Step::AdoptAbandoned => {
                 let credential = adopt.ok_or_else(|| Failure::new("no abandoned credential was accepted"))?;
-                adopt_as_current(engine, lease, uid, plan, &credential, "an abandoned candidate turned out to be live")?;
-                warnings.push("an earlier candidate turned out to be live and is the current credential now".to_owned());
+                adopt_as_current(
+                    engine,
+                    lease,
+                    uid,
+                    plan,
+                    &credential,
+                    "an abandoned candidate turned out to be live",
+                )?;
+                warnings
+                    .push("an earlier candidate turned out to be live and is the current credential now".to_owned());
                 return Ok(Settled::Committed { verified: true, warnings });
             }
-            Step::Erase => return close(engine, lease, uid, attempt, "no permit was given", fault, sure),
-            Step::Abandon => return close(engine, lease, uid, attempt, "the target did not take it", fault, sure),
+            Step::Erase => {
+                return close(engine, lease, uid, attempt, "no permit was given", fault, sure);
+            }
+            Step::Abandon => {
+                return close(engine, lease, uid, attempt, "the target did not take it", fault, sure);
+            }
             step @ (Step::Park | Step::Leave) => {
                 for heard in [facts.candidate, facts.current, facts.abandoned] {
                     if let Heard::CannotAsk(cannot) = heard {
@@ -278,9 +288,11 @@ pub async fn everything_open(engine: &Engine, lease: &Lease, uid: &Uid) -> Resul
     let mut settled = Vec::new();
     for attempt in &stored.stage {
         engine.progress(&stored.record.title, "settling an earlier attempt");
-        let mut rotator = engine.rotators.begin(&attempt.plan.plugin).await.map_err(|fault| {
-            Failure::from(fault).state(State::Unknown)
-        })?;
+        let mut rotator = engine
+            .rotators
+            .begin(&attempt.plan.plugin)
+            .await
+            .map_err(|fault| Failure::from(fault).state(State::Unknown))?;
         settled.push(settle(engine, lease, uid, &attempt.id, Known::Unknown(None), &mut rotator).await?);
         rotator.end().await;
     }
@@ -289,8 +301,12 @@ pub async fn everything_open(engine: &Engine, lease: &Lease, uid: &Uid) -> Resul
             let mut rotator = engine.rotators.begin(&finish.plan.plugin).await?;
             let mut warnings = Vec::new();
             if finish_if_due(engine, lease, uid, &mut rotator, &mut warnings).await {
-                return Err(Failure::new(format!("an earlier clean-up of \"{}\" is not done: {}", stored.record.title, warnings.join("; ")))
-                    .state(State::Committed));
+                return Err(Failure::new(format!(
+                    "an earlier clean-up of \"{}\" is not done: {}",
+                    stored.record.title,
+                    warnings.join("; ")
+                ))
+                .state(State::Committed));
             }
             rotator.end().await;
             break;
@@ -355,11 +371,8 @@ pub(crate) async fn ask(engine: &Engine, plan: &Plan, credential: &Credential, r
     if credential.is_empty() {
         return Heard::Refused;
     }
-    let (window, limit) = if plan.traits.lockout_sensitive {
-        (plan.traits.lockout_window_ms.max(1), 1)
-    } else {
-        (WINDOW_MS, LIMIT)
-    };
+    let (window, limit) =
+        if plan.traits.lockout_sensitive { (plan.traits.lockout_window_ms.max(1), 1) } else { (WINDOW_MS, LIMIT) };
     if let Err(error) = durable(|| engine.vault.spend(&plan.identity, window, limit)) {
         return Heard::CannotAsk(Box::new(Fault::new(Kind::LockedOut, error.to_string())));
     }
@@ -420,6 +433,21 @@ pub(crate) async fn ask_abandoned(
     Ok((Heard::Refused, None))
 }
 
+/// Makes an abandoned candidate current if the target accepts it.
+pub(crate) async fn adopt_abandoned(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    plan: &Plan,
+    rotator: &mut Conversation,
+) -> Result<bool, Failure> {
+    let (_, found) = ask_abandoned(engine, uid, plan, rotator).await?;
+    if let Some(credential) = &found {
+        adopt_as_current(engine, lease, uid, plan, credential, "an abandoned candidate turned out to be live")?;
+    }
+    Ok(found.is_some())
+}
+
 /// Sends the same candidate again, by the admin where there is one.
 async fn apply_again(
     engine: &Engine,
@@ -478,13 +506,8 @@ fn commit(
 ) -> Result<(), Failure> {
     let plan = &attempt.plan;
     let finish_due = (plan.traits.finish && !plan.current.is_empty()).then(|| plan.finish_due(Timestamp::now()));
-    let commit = Commit {
-        uid,
-        duplicates: &attempt.duplicates,
-        attempt: &attempt.id,
-        unverified: !verified,
-        finish_due,
-    };
+    let commit =
+        Commit { uid, duplicates: &attempt.duplicates, attempt: &attempt.id, unverified: !verified, finish_due };
     let merge = |record: &mut Record| {
         if record.uid == *uid {
             plan.still_describes(record, candidate)?;
@@ -495,10 +518,11 @@ fn commit(
         Ok(_) => Ok(()),
         Err(error @ VaultError::Conflict { .. }) => {
             let reason = error.to_string();
-            durable(|| engine.vault.park(lease, uid, Some(&attempt.id), &reason)).map_err(|worse| {
-                Failure::from(worse).state(State::Live)
-            })?;
-            Err(Failure::from(error).state(State::Parked).hint(format!("turnlock show {uid} --stage; then turnlock resolve {uid} --use candidate|current")))
+            durable(|| engine.vault.park(lease, uid, Some(&attempt.id), &reason))
+                .map_err(|worse| Failure::from(worse).state(State::Live))?;
+            Err(Failure::from(error)
+                .state(State::Parked)
+                .hint(format!("turnlock show {uid} --stage; then turnlock resolve {uid} --use candidate|current")))
         }
         Err(error) => Err(Failure::from(error).state(State::Live)),
     }
@@ -530,7 +554,8 @@ fn close(
     fault: Option<Fault>,
     sure: Sure,
 ) -> Result<Settled, Failure> {
-    let fault = fault.unwrap_or_else(|| Fault::new(Kind::Cancelled, format!("an earlier attempt changed nothing: {reason}")));
+    let fault =
+        fault.unwrap_or_else(|| Fault::new(Kind::Cancelled, format!("an earlier attempt changed nothing: {reason}")));
     if sure == Sure::NoPermit {
         durable(|| engine.vault.erase(lease, uid, &attempt.id, &fault.message))?;
     } else {
@@ -555,8 +580,11 @@ fn stay_open(
         None => Failure::new(format!("it is not known which credential of \"{title}\" works")),
     };
     if step == Step::Park {
-        durable(|| engine.vault.park(lease, uid, Some(&attempt.id), "the target refuses every credential in the vault"))?;
-        failure.message = format!("the target refuses every credential of \"{title}\" in the vault ({})", failure.message);
+        durable(|| {
+            engine.vault.park(lease, uid, Some(&attempt.id), "the target refuses every credential in the vault")
+        })?;
+        failure.message =
+            format!("the target refuses every credential of \"{title}\" in the vault ({})", failure.message);
         failure.hint = Some(format!("turnlock show {uid} --stage --history; then turnlock resolve {uid} --use …"));
         return Err(failure.state(State::Parked));
     }

@@ -1,7 +1,7 @@
 //! Where records and everything that must survive live.
 //!
-//! Every changing method is one committed, flushed transaction that appends
-//! its own audit row: when it returns `Ok`, the change is durable; when it
+//! Every changing method is one committed, flushed transaction. Those that
+//! change a record or what stands beside it append their own audit row: when it returns `Ok`, the change is durable; when it
 //! returns an error, nothing happened. Methods block; callers in asynchronous
 //! code go through [`crate::blocking`].
 
@@ -40,8 +40,13 @@ pub trait Vault: Send + Sync {
     /// accounts this record resolves to. Refused while an attempt or a finish
     /// is open unless only fields outside its basis changed (the caller has
     /// checked that and says so with `beside_open`).
-    fn put(&self, record: &Record, expected: Option<Revision>, identities: &[Identity], beside_open: bool)
-    -> Result<Revision, VaultError>;
+    fn put(
+        &self,
+        record: &Record,
+        expected: Option<Revision>,
+        identities: &[Identity],
+        beside_open: bool,
+    ) -> Result<Revision, VaultError>;
 
     /// Adds or replaces many records at once, in one transaction (import).
     fn put_all(&self, records: &[(Record, Vec<Identity>)]) -> Result<(), VaultError>;
@@ -82,8 +87,12 @@ pub trait Vault: Send + Sync {
     /// transaction over all `uids`. `merge` gets each record as it is now and
     /// writes the new credential into it, or says why that is a conflict;
     /// then nothing is changed.
-    fn commit(&self, lease: &Lease, commit: &Commit<'_>, merge: &dyn Fn(&mut Record) -> Result<(), String>)
-    -> Result<Revision, VaultError>;
+    fn commit(
+        &self,
+        lease: &Lease,
+        commit: &Commit<'_>,
+        merge: &dyn Fn(&mut Record) -> Result<(), String>,
+    ) -> Result<Revision, VaultError>;
 
     /// Erases an attempt whose permit was never given.
     fn erase(&self, lease: &Lease, uid: &Uid, attempt: &str, reason: &str) -> Result<(), VaultError>;
@@ -101,8 +110,14 @@ pub trait Vault: Send + Sync {
     /// Makes a credential that was proven (an abandoned or historical one, or
     /// one a person supplied) current: current → history, the record's parked
     /// mark taken off, open attempts abandoned.
-    fn adopt(&self, lease: &Lease, uid: &Uid, credential: &Credential, why: &str,
-        merge: &dyn Fn(&mut Record) -> Result<(), String>) -> Result<Revision, VaultError>;
+    fn adopt(
+        &self,
+        lease: &Lease,
+        uid: &Uid,
+        credential: &Credential,
+        why: &str,
+        merge: &dyn Fn(&mut Record) -> Result<(), String>,
+    ) -> Result<Revision, VaultError>;
 
     /// The record's past credentials, newest first.
     fn history(&self, uid: &Uid) -> Result<Vec<Past>, VaultError>;

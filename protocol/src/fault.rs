@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Why an operation failed, named by what the caller does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Kind {
@@ -39,6 +39,7 @@ pub enum Kind {
     /// A defect of the rotator.
     Internal,
     /// A kind that a newer peer knows and this one does not.
+    #[default]
     #[serde(other)]
     Unknown,
 }
@@ -75,14 +76,15 @@ impl fmt::Display for Kind {
 
 /// Whether the target took the change. Claiming more than is known is the
 /// worst defect a rotator can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Applied {
     /// Proven: nothing changed.
     No,
     /// Proven: the new credential is live.
     Yes,
-    /// Not known; the target has to be asked.
+    /// Not known, or not said; the target has to be asked.
+    #[default]
     #[serde(other)]
     Unknown,
 }
@@ -92,11 +94,13 @@ pub enum Applied {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
     /// What the caller does next.
+    #[serde(default)]
     pub kind: Kind,
     /// One sentence that names target and login.
     #[serde(skip)]
     pub message: String,
     /// What is known of the target.
+    #[serde(default)]
     pub applied: Applied,
     /// Whether the same request may succeed later, unchanged.
     #[serde(default)]

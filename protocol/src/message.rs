@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Credential, Fault, Kind};
+use crate::{Applied, Credential, Fault, Kind};
 
 /// The id of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -122,9 +122,16 @@ impl<'line> Incoming<'line> {
             method: Option<&'a str>,
             #[serde(borrow)]
             params: Option<&'a RawValue>,
-            #[serde(borrow)]
+            #[serde(borrow, default, deserialize_with = "present")]
             result: Option<&'a RawValue>,
             error: Option<RpcError>,
+        }
+
+        /// `null` is a result too; a missing one is not.
+        fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(
+            value: D,
+        ) -> Result<Option<&'a RawValue>, D::Error> {
+            <&RawValue>::deserialize(value).map(Some)
         }
 
         let frame: Frame<'line> = serde_json::from_slice(line).map_err(|e| Malformed::from(&e))?;
@@ -143,7 +150,9 @@ impl<'line> Incoming<'line> {
                 params: frame.params,
             }),
             (None, Some(id), Some(result), None) => Ok(Self::Result { id, result }),
-            (None, id, None, Some(error)) => Ok(Self::Error { id, error }),
+            (None, id, result, Some(error)) if result.is_none_or(|r| r.get() == "null") => {
+                Ok(Self::Error { id, error })
+            }
             _ => Err(nonsense),
         }
     }
@@ -171,24 +180,22 @@ impl RpcError {
         }
     }
 
-    /// The fault with its message put back, or one made from the bare code.
+    /// The fault with its message put back, or one made from the bare code. A
+    /// bare code says nothing of the target, so `applied` is unknown then; who
+    /// gave no permit knows better.
     pub fn into_fault(self) -> Fault {
-        match self.data {
-            Some(mut fault) => {
-                fault.message = self.message;
-                fault
-            }
-            None => Fault::new(
-                match self.code {
-                    code::METHOD_NOT_FOUND => Kind::Unsupported,
-                    code::PARSE | code::INVALID_REQUEST | code::INVALID_PARAMS => {
-                        Kind::InvalidInput
-                    }
-                    _ => Kind::Internal,
-                },
-                self.message,
-            ),
-        }
+        let kind = match self.code {
+            code::METHOD_NOT_FOUND => Kind::Unsupported,
+            code::PARSE | code::INVALID_REQUEST | code::INVALID_PARAMS => Kind::InvalidInput,
+            _ => Kind::Internal,
+        };
+        let mut fault = self.data.unwrap_or_else(|| Fault {
+            applied: Applied::Unknown,
+            retryable: false,
+            ..Fault::new(kind, "")
+        });
+        fault.message = self.message;
+        fault
     }
 }
 

@@ -185,17 +185,26 @@ pub struct Finding {
 }
 
 /// How bad a finding is.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Good to know.
     Info,
-    /// Safe to rotate, but weaker than it should be.
+    /// Safe to rotate, but weaker than it should be; also a severity that
+    /// only a newer peer knows.
     Warning,
     /// A rotation will fail.
     Error,
+}
+
+impl<'de> Deserialize<'de> for Severity {
+    fn deserialize<D: serde::Deserializer<'de>>(name: D) -> Result<Self, D::Error> {
+        Ok(match String::deserialize(name)?.as_str() {
+            "info" => Self::Info,
+            "error" => Self::Error,
+            _ => Self::Warning,
+        })
+    }
 }
 
 /// Params of `prepare`.
@@ -366,13 +375,12 @@ pub struct HostVerdict {
     pub message: Option<String>,
 }
 
-/// Params of `finish` and of `revert`.
+/// Params of `finish`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FinishParams {
     /// Where and who.
     pub account: Account,
-    /// The credential that is live and committed (`finish`), or that shall be
-    /// taken back (`revert`).
+    /// The credential that is live and committed.
     pub current: Credential,
     /// The one before it.
     #[serde(default)]
@@ -380,6 +388,39 @@ pub struct FinishParams {
     /// The login that may reset it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,
+}
+
+/// Params of `revert`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct RevertParams {
+    /// Where and who.
+    pub account: Account,
+    /// The credential that shall be taken back; without fields where the
+    /// target made it and nobody learned it.
+    #[serde(default)]
+    pub current: Credential,
+    /// The one before it, which stays.
+    #[serde(default)]
+    pub previous: Credential,
+    /// The login that may reset it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Admin>,
+    /// What a target that mints secrets may have made without anybody
+    /// learning of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphans: Option<Orphans>,
+}
+
+/// How to know an orphan: a secret that the target made in an attempt of ours
+/// and that never reached the vault. It is not among the existing ones, was
+/// made since the attempt began, and was never used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Orphans {
+    /// The ids that existed before the attempt, as `prepare` told them.
+    pub existing: Vec<String>,
+    /// How long ago the attempt began, in milliseconds; relative, because the
+    /// target's clock is another one.
+    pub began_ms_ago: u64,
 }
 
 /// Result of `finish` and of `revert`.

@@ -326,16 +326,11 @@ impl Policy {
             if count == Count::Exactly(0) {
                 continue;
             }
-            // A letter or digit in the set of special characters would be
-            // counted as what it is, and one listed twice drawn twice as often.
-            let mut alphabet: Vec<char> = Vec::new();
-            for c in self.alphabet(class).chars() {
-                let usable =
-                    class_of(c) == class && !c.is_control() && !self.limits.forbidden.contains(c);
-                if usable && !alphabet.contains(&c) {
-                    alphabet.push(c);
-                }
-            }
+            let alphabet: Vec<char> = self
+                .alphabet(class)
+                .chars()
+                .filter(|c| !self.limits.forbidden.contains(*c))
+                .collect();
             if !alphabet.is_empty() {
                 classes.push((class, count, alphabet));
             } else if count.minimum() > 0 {

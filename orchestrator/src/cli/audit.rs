@@ -25,7 +25,9 @@ pub(super) async fn run(context: &Context, audit: Audit) -> Result<u8, Failure> 
     match audit {
         Audit::Verify => {
             let (rows, head) = durable(|| vault.audit_verify())?;
-            context.report.answer(&json!({"rows": rows, "head": head}), || format!("{rows} rows, unbroken; head {head}"));
+            context
+                .report
+                .answer(&json!({"rows": rows, "head": head}), || format!("{rows} rows, unbroken; head {head}"));
         }
         Audit::Export { after } => durable(|| {
             vault.audit_rows(after.saturating_add(1), &mut |row| {

@@ -2,8 +2,8 @@
 
 use clap::Args;
 use serde_json::json;
-use turnlock_protocol::operation::{CheckParams, Findings, MayRotate, Severity};
 use turnlock_protocol::Operation;
+use turnlock_protocol::operation::{CheckParams, Findings, MayRotate, Severity};
 
 use super::Context;
 use crate::child::ReadOnly;
@@ -14,7 +14,9 @@ use crate::rotate::duplicate;
 use crate::vault::Summary;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status 3 when a rotation would fail.\n\nExamples:\n  turnlock check \"Orders database\"\n  turnlock check --all -o json")]
+#[command(
+    after_help = "Exit status 3 when a rotation would fail.\n\nExamples:\n  turnlock check \"Orders database\"\n  turnlock check --all -o json"
+)]
 pub(super) struct Check {
     /// A record: UID, title, folder/title, or an endpoint's name
     #[arg(required_unless_present = "all")]
@@ -45,7 +47,12 @@ pub(super) async fn run(context: &Context, check: Check) -> Result<u8, Failure> 
 
 async fn one(engine: &Engine, record: &Summary, name: Option<&str>) -> Result<(Vec<String>, Findings), Failure> {
     let endpoint = name.and_then(|name| {
-        record.endpoints.iter().map(|(endpoint, ..)| endpoint).find(|endpoint| endpoint.eq_ignore_ascii_case(name)).cloned()
+        record
+            .endpoints
+            .iter()
+            .map(|(endpoint, ..)| endpoint)
+            .find(|endpoint| endpoint.eq_ignore_ascii_case(name))
+            .cloned()
     });
     let (_, mut plan) = engine.plan_of(&record.uid, &Options { endpoint, ..Options::default() })?;
     let others = durable(|| engine.vault.same_account(&plan.identity))?;
@@ -53,7 +60,8 @@ async fn one(engine: &Engine, record: &Summary, name: Option<&str>) -> Result<(V
         plan.remarks.push(format!("{} records hold this account: rotate them with --with-duplicates", others.len()));
     }
     let mut rotator = engine.rotators.begin(&plan.plugin).await?;
-    let params = CheckParams { account: plan.account.clone(), current: plan.current.duplicate(), admin: duplicate(&plan.admin) };
+    let params =
+        CheckParams { account: plan.account.clone(), current: plan.current.duplicate(), admin: duplicate(&plan.admin) };
     let findings = rotator.call(Operation::Check, &params, plan.deadline_ms, &mut ReadOnly).await;
     rotator.end().await;
     Ok((plan.remarks, findings?))

@@ -206,5 +206,7 @@ fn checked(record: &Record) -> Result<(), Failure> {
 }
 
 fn said(context: &Context, uid: &Uid, title: &str, what: &str) {
-    context.report.answer(&json!({"record": uid, "title": title, "outcome": what}), || format!("{what} {title}  {uid}"));
+    context
+        .report
+        .answer(&json!({"record": uid, "title": title, "outcome": what}), || format!("{what} {title}  {uid}"));
 }

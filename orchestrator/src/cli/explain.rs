@@ -25,8 +25,10 @@ pub(super) struct Explain {
 pub(super) async fn run(context: &Context, explain: Explain) -> Result<u8, Failure> {
     let engine = context.engine(false).await?;
     let record = engine.record_named(&explain.name)?;
-    let endpoint = record.endpoints.iter().map(|(name, ..)| name).find(|name| name.eq_ignore_ascii_case(&explain.name)).cloned();
-    let options = Options { endpoint, plugin: explain.plugin, host: explain.host, port: explain.port, ..Options::default() };
+    let endpoint =
+        record.endpoints.iter().map(|(name, ..)| name).find(|name| name.eq_ignore_ascii_case(&explain.name)).cloned();
+    let options =
+        Options { endpoint, plugin: explain.plugin, host: explain.host, port: explain.port, ..Options::default() };
     let (_, plan) = engine.plan_of(&record.uid, &options)?;
     context.report.rows(
         &["what", "value", "from"],

@@ -18,7 +18,9 @@ use crate::record::Record;
 #[derive(Debug, Subcommand)]
 pub(super) enum Source {
     /// Keeper Commander's `export --format json`, or raw record JSON
-    #[command(after_help = "Examples:\n  turnlock import keeper export.json --dry-run\n  gpg -d export.json.gpg | turnlock import keeper -")]
+    #[command(
+        after_help = "Examples:\n  turnlock import keeper export.json --dry-run\n  gpg -d export.json.gpg | turnlock import keeper -"
+    )]
     Keeper(Keeper),
 }
 
@@ -32,7 +34,9 @@ pub(super) struct Keeper {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  turnlock export --to export.json\n  turnlock export | gpg -er ops@example.com > export.json.gpg")]
+#[command(
+    after_help = "Examples:\n  turnlock export --to export.json\n  turnlock export | gpg -er ops@example.com > export.json.gpg"
+)]
 pub(super) struct Export {
     /// The file to write, mode 0600 [default: standard output]
     #[arg(long, value_name = "FILE")]
@@ -44,10 +48,10 @@ pub(super) struct Export {
 
 pub(super) async fn run(context: &Context, Source::Keeper(keeper): Source) -> Result<u8, Failure> {
     let place = keeper.file.display();
-    let text = read(&keeper.file)
-        .map_err(|error| Failure::usage(format!("{place} cannot be read")).caused_by(&error))?;
-    let imported = keeper::import(&text)
-        .map_err(|error| Failure::usage(format!("{place} is not imported: {error}")))?;
+    let text =
+        read(&keeper.file).map_err(|error| Failure::usage(format!("{place} cannot be read")).caused_by(&error))?;
+    let imported =
+        keeper::import(&text).map_err(|error| Failure::usage(format!("{place} is not imported: {error}")))?;
     let engine = context.engine(false).await?;
     let records: Vec<_> = imported
         .records
@@ -74,7 +78,9 @@ pub(super) async fn run(context: &Context, Source::Keeper(keeper): Source) -> Re
         if let [(one, first), (other, second)] = pair
             && one == other
         {
-            context.report.warn(&format!("\"{first}\" and \"{second}\" hold the same account {one}: rotate them together with --with-duplicates"));
+            context.report.warn(&format!(
+                "\"{first}\" and \"{second}\" hold the same account {one}: rotate them together with --with-duplicates"
+            ));
         }
     }
     let value = json!({"records": count, "rotatable": rotatable, "dry_run": keeper.dry_run,

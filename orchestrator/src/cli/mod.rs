@@ -30,7 +30,13 @@ use crate::report::{self, Format, Report};
 
 /// Rotates any credential and loses none.
 #[derive(Debug, Parser)]
-#[command(name = "turnlock", version, about, arg_required_else_help = true, max_term_width = 100, after_help = "\
+#[command(
+    name = "turnlock",
+    version,
+    about,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "\
 Examples:
   turnlock vault init --key-file ~/.config/turnlock/vault.key
   turnlock import keeper export.json
@@ -40,7 +46,8 @@ Examples:
 
 Exit status: 0 done, 2 usage or nothing matched, 3 failed and nothing changed,
 4 live on the target but not committed yet (run recover), 5 unknown or parked,
-6 some of several failed with 3, 130 interrupted, 1 a bug.")]
+6 some of several failed with 3, 130 interrupted, 1 a bug."
+)]
 struct Arguments {
     #[command(flatten)]
     global: Global,
@@ -59,6 +66,9 @@ struct Global {
     /// Open the vault with the passphrase in this file's first line
     #[arg(long, global = true, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    /// Open the vault with the recovery key in this file's first line; `-` reads standard input
+    #[arg(long, global = true, value_name = "FILE")]
+    recovery_key_file: Option<PathBuf>,
     /// The configuration [default: turnlock.toml in the XDG configuration directory]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -155,6 +165,7 @@ fn run(arguments: Arguments, report: &Report) -> Result<u8, Failure> {
         vault: global.vault,
         key_file: global.key_file,
         passphrase_file: global.passphrase_file,
+        recovery_key_file: global.recovery_key_file,
         plugin_directories: global.plugin_directories,
     })?;
     let context = Context { config, report: report.clone(), stop: stop_on_interrupt(report)? };

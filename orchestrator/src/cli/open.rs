@@ -32,6 +32,9 @@ impl Context {
     /// The key that was named.
     pub(super) fn key(&self, prompt: &str) -> Result<Key, Failure> {
         let config = &self.config;
+        if let Some(file) = &config.recovery_key_file {
+            return Ok(Key::Recovery(first_line(file)?));
+        }
         if let Some(file) = &config.key_file {
             return Ok(Key::KeyFile(file.clone()));
         }

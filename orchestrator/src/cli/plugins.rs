@@ -52,9 +52,11 @@ pub(super) async fn run(context: &Context, plugins: Plugins) -> Result<u8, Failu
         }
         Some(Verb::Describe { plugin }) => {
             let describe = rotators.describe(&plugin).await?;
-            let fields = describe.schema.get("properties").and_then(|fields| fields.as_object()).cloned().unwrap_or_default();
+            let fields =
+                describe.schema.get("properties").and_then(|fields| fields.as_object()).cloned().unwrap_or_default();
             context.report.answer(&describe, || {
-                let mut lines = vec![format!("{} {}  {}", describe.plugin, describe.version, describe.summary), String::new()];
+                let mut lines =
+                    vec![format!("{} {}  {}", describe.plugin, describe.version, describe.summary), String::new()];
                 for (name, field) in &fields {
                     let text = |key: &str| field.get(key).unwrap_or(&json!("")).as_str().unwrap_or("").to_owned();
                     lines.push(format!("  cmdr:{name:14} {:10} {}", text("x-turnlock"), text("description")));

@@ -43,8 +43,12 @@ pub(super) async fn run(context: &Context, recover: Recover) -> Result<u8, Failu
             Ok(settled) => {
                 for one in settled {
                     let (outcome, sentence) = match one {
-                        Settled::Committed { .. } => ("committed", "its new credential is live and committed now".to_owned()),
-                        Settled::NotChanged(fault) => ("not_changed", format!("its old credential is the current one ({})", fault.message)),
+                        Settled::Committed { .. } => {
+                            ("committed", "its new credential is live and committed now".to_owned())
+                        }
+                        Settled::NotChanged(fault) => {
+                            ("not_changed", format!("its old credential is the current one ({})", fault.message))
+                        }
                     };
                     let value = serde_json::json!({"record": uid, "title": title, "outcome": outcome});
                     context.report.answer(&value, || format!("settled {title}: {sentence}"));
@@ -92,7 +96,9 @@ fn next_step(item: &OpenItem) -> String {
     match item.state {
         RecordState::Settled => String::new(),
         RecordState::Open => format!("turnlock recover {}", item.uid),
-        RecordState::Parked => format!("turnlock show {} --stage --history, then turnlock resolve {0} --use …", item.uid),
+        RecordState::Parked => {
+            format!("turnlock show {} --stage --history, then turnlock resolve {0} --use …", item.uid)
+        }
         RecordState::Finishing => match item.due {
             Some(due) => format!("turnlock recover {} after {}", item.uid, due.strftime("%Y-%m-%d %H:%MZ")),
             None => format!("turnlock recover {}", item.uid),

@@ -38,7 +38,9 @@ pub(super) struct Resolve {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  turnlock restore \"Orders database\"        # the newest past credential that works\n  turnlock restore \"Orders database\" --number 3")]
+#[command(
+    after_help = "Examples:\n  turnlock restore \"Orders database\"        # the newest past credential that works\n  turnlock restore \"Orders database\" --number 3"
+)]
 pub(super) struct Restore {
     /// A record: UID, title, folder/title, or an endpoint's name
     name: String,
@@ -78,7 +80,7 @@ pub(super) async fn restore(context: &Context, restore: Restore) -> Result<u8, F
 struct Case {
     uid: Uid,
     stored: Stored,
-    plan: Plan,
+    resolved: Plan,
     lease: Lease,
 }
 
@@ -90,18 +92,17 @@ impl Case {
         let lease = lease::take(engine, vec![uid.clone()], Some(&resolved), &title).await?;
         let read = durable(|| engine.vault.read(&uid));
         match read {
-            Ok(mut stored) => {
-                // The staged plan, where there is one: it knows the endpoint of that day.
-                let plan = stored.stage.last_mut().map_or(resolved, |attempt| {
-                    serde_json::to_value(&attempt.plan).and_then(serde_json::from_value).unwrap_or(resolved_again(engine, &uid))
-                });
-                Ok(Self { uid, stored, plan, lease })
-            }
+            Ok(stored) => Ok(Self { uid, stored, resolved, lease }),
             Err(error) => {
                 let _ = durable(|| engine.vault.release(&lease));
                 Err(error.into())
             }
         }
+    }
+
+    /// The staged plan, where there is one: it knows the endpoint of that day.
+    fn plan(&self) -> &Plan {
+        self.stored.stage.last().map_or(&self.resolved, |attempt| &attempt.plan)
     }
 
     fn close(&self, engine: &Engine) {
@@ -112,7 +113,7 @@ impl Case {
     async fn decide(&self, engine: &Engine, resolve: &Resolve) -> Result<(), Failure> {
         let chosen = self.chosen(engine, resolve)?;
         self.prove(engine, &chosen, resolve.unverified).await?;
-        let write = |record: &mut Record| self.plan.write(record, &chosen);
+        let write = |record: &mut Record| self.plan().write(record, &chosen);
         let why = format!("a person chose: {}", resolve.which);
         durable(|| engine.vault.adopt(&self.lease, &self.uid, &chosen, &why, &write))?;
         Ok(())
@@ -128,7 +129,7 @@ impl Case {
         for past in history {
             match self.prove(engine, &past.credential, restore.unverified).await {
                 Ok(()) => {
-                    let write = |record: &mut Record| self.plan.write(record, &past.credential);
+                    let write = |record: &mut Record| self.plan().write(record, &past.credential);
                     let why = format!("a person restored past credential {}", past.number);
                     durable(|| engine.vault.adopt(&self.lease, &self.uid, &past.credential, &why, &write))?;
                     return Ok(past.number);
@@ -142,7 +143,7 @@ impl Case {
     fn chosen(&self, engine: &Engine, resolve: &Resolve) -> Result<Credential, Failure> {
         let title = &self.stored.record.title;
         match resolve.which.as_str() {
-            "current" => Ok(settle::credential_in(&self.stored.record, &self.plan)),
+            "current" => Ok(settle::credential_in(&self.stored.record, self.plan())),
             "candidate" => self
                 .stored
                 .stage
@@ -154,7 +155,11 @@ impl Case {
             "password" => Ok(Credential::password(match resolve.password.as_deref() {
                 Some("-") => open::first_line(std::path::Path::new("-"))?,
                 Some("?") | None => open::prompt_for("Password that the target accepts")?,
-                Some(_) => return Err(Failure::usage("a password on the command line can be seen by everybody on this machine")),
+                Some(_) => {
+                    return Err(Failure::usage(
+                        "a password on the command line can be seen by everybody on this machine",
+                    ));
+                }
             })),
             which => {
                 let number: Option<u64> = which.strip_prefix("past:").and_then(|number| number.parse().ok());
@@ -174,8 +179,8 @@ impl Case {
         if unverified {
             return Ok(());
         }
-        let mut rotator = engine.rotators.begin(&self.plan.plugin).await?;
-        let heard = settle::ask(engine, &self.plan, credential, &mut rotator).await;
+        let mut rotator = engine.rotators.begin(&self.plan().plugin).await?;
+        let heard = settle::ask(engine, self.plan(), credential, &mut rotator).await;
         rotator.end().await;
         match heard {
             Heard::Accepted => Ok(()),
@@ -186,12 +191,5 @@ impl Case {
                 .state(State::Parked)
                 .hint("choose another one, or insist with --unverified")),
         }
-    }
-}
-
-fn resolved_again(engine: &Engine, uid: &Uid) -> Plan {
-    match engine.plan_of(uid, &Options::default()) {
-        Ok((_, plan)) => plan,
-        Err(_) => unreachable!("it resolved a moment ago under the same lease"),
     }
 }

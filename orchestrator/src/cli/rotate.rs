@@ -138,7 +138,9 @@ pub(super) async fn run(context: &Context, rotate: Rotate) -> Result<u8, Failure
     Ok(match exit::of_many(&statuses) {
         exit::DONE if open && rotate.strict => exit::OPEN,
         exit::DONE => exit::DONE,
-        status if context.stop.load(Ordering::Relaxed) && ![exit::LIVE, exit::UNKNOWN].contains(&status) => exit::INTERRUPTED,
+        status if context.stop.load(Ordering::Relaxed) && ![exit::LIVE, exit::UNKNOWN].contains(&status) => {
+            exit::INTERRUPTED
+        }
         status => status,
     })
 }
@@ -163,8 +165,11 @@ fn matching(context: &Context, engine: &Engine, pattern: &str, force: bool) -> R
     found.sort_by(|one, other| one.title.cmp(&other.title).then_with(|| one.uid.cmp(&other.uid)));
     if !force && !found.is_empty() {
         if !stdin().is_terminal() {
-            return Err(Failure::usage(format!("{} records match and there is no terminal to confirm them at", found.len()))
-                .hint("look with --dry-run, then say --force"));
+            return Err(Failure::usage(format!(
+                "{} records match and there is no terminal to confirm them at",
+                found.len()
+            ))
+            .hint("look with --dry-run, then say --force"));
         }
         found.retain(|summary| {
             context.report.note(&format!("Rotate \"{}\"? [y/N]", summary.title));
@@ -173,7 +178,9 @@ fn matching(context: &Context, engine: &Engine, pattern: &str, force: bool) -> R
         });
     }
     if found.is_empty() {
-        return Err(Failure::usage("no record that can be rotated matches").hint("turnlock rotate lists those that can"));
+        return Err(
+            Failure::usage("no record that can be rotated matches").hint("turnlock rotate lists those that can")
+        );
     }
     Ok(found)
 }
@@ -198,7 +205,12 @@ fn supplied(argument: &str) -> Result<Secret, Failure> {
     }
 }
 
-fn dry_run(context: &Context, engine: &Engine, records: &[Summary], options: impl Fn() -> Options) -> Result<u8, Failure> {
+fn dry_run(
+    context: &Context,
+    engine: &Engine,
+    records: &[Summary],
+    options: impl Fn() -> Options,
+) -> Result<u8, Failure> {
     let mut statuses = Vec::new();
     for record in records {
         match engine.plan_of(&record.uid, &options()) {

@@ -34,7 +34,8 @@ pub(super) struct Show {
 }
 
 /// Values of these kinds, and of these names, are no secrets.
-const PLAIN: &[&str] = &["login", "url", "host", "pamHostname", "hostName", "port", "databaseType", "directoryType", "checkbox"];
+const PLAIN: &[&str] =
+    &["login", "url", "host", "pamHostname", "hostName", "port", "databaseType", "directoryType", "checkbox"];
 
 pub(super) async fn run(context: &Context, show: Show) -> Result<u8, Failure> {
     let engine = context.engine(false).await?;
@@ -105,7 +106,11 @@ fn rows(record: &Record, reveal: bool) -> Vec<(String, String)> {
                     Some(label) if !label.is_empty() => label.clone(),
                     _ => field.kind.clone(),
                 };
-                let kind = if field.label.as_deref().is_some_and(|label| label.starts_with("cmdr:") || label.starts_with("turnlock:")) {
+                let kind = if field
+                    .label
+                    .as_deref()
+                    .is_some_and(|label| label.starts_with("cmdr:") || label.starts_with("turnlock:"))
+                {
                     name.as_str()
                 } else {
                     field.kind.as_str()
@@ -130,7 +135,9 @@ fn composite(kind: &str, value: &FieldValue, reveal: bool) -> String {
             .map(|(name, part)| format!("{name}: {}", composite(name, part, reveal)))
             .collect::<Vec<_>>()
             .join(", "),
-        FieldValue::Other(value) if PLAIN.contains(&kind) || matches!(value, Value::Bool(_) | Value::Null) => value.to_string(),
+        FieldValue::Other(value) if PLAIN.contains(&kind) || matches!(value, Value::Bool(_) | Value::Null) => {
+            value.to_string()
+        }
         FieldValue::Other(_) if !reveal => "(hidden)".to_owned(),
         FieldValue::Other(value) => value.to_string(),
     }
@@ -139,10 +146,12 @@ fn composite(kind: &str, value: &FieldValue, reveal: bool) -> String {
 /// A value in clear where its name says that it is none, or where that was
 /// asked for. A `cmdr:*` option is plain only where its name is a known one.
 fn shown(name: &str, value: &Secret, reveal: bool) -> String {
-    const PLAIN_OPTIONS: &[&str] = &["plugin", "host", "port", "rules", "length", "db", "user_host", "admin", "tls", "timeout"];
-    let option = name.strip_prefix("cmdr:").or_else(|| name.strip_prefix("turnlock:")).map(|option| {
-        option.split(':').next().unwrap_or(option)
-    });
+    const PLAIN_OPTIONS: &[&str] =
+        &["plugin", "host", "port", "rules", "length", "db", "user_host", "admin", "tls", "timeout"];
+    let option = name
+        .strip_prefix("cmdr:")
+        .or_else(|| name.strip_prefix("turnlock:"))
+        .map(|option| option.split(':').next().unwrap_or(option));
     let plain = PLAIN.contains(&name) || option.is_some_and(|option| PLAIN_OPTIONS.contains(&option));
     if plain || reveal {
         #[expect(clippy::disallowed_methods, reason = "the field is no secret, or its owner asked to see it")]
@@ -154,7 +163,8 @@ fn shown(name: &str, value: &Secret, reveal: bool) -> String {
 
 fn one_field(context: &Context, engine: &Engine, uid: &Uid, field: &str, reveal: bool) -> Result<u8, Failure> {
     if context.report.stdout_is_terminal() && !reveal && field != "login" && field != "url" {
-        return Err(Failure::usage("standard output is a terminal").hint("say --reveal, or pipe it to the program that needs it"));
+        return Err(Failure::usage("standard output is a terminal")
+            .hint("say --reveal, or pipe it to the program that needs it"));
     }
     let record = durable(|| engine.vault.read(uid))?.record;
     let found = match field {
@@ -166,18 +176,29 @@ fn one_field(context: &Context, engine: &Engine, uid: &Uid, field: &str, reveal:
     let value = found.ok_or_else(|| Failure::usage(format!("\"{}\" has no field \"{field}\"", record.title)))?;
     #[expect(clippy::disallowed_methods, reason = "this command exists to hand a field to another program")]
     let text = value.expose();
-    context.report.answer(&json!({"field": field, "value": text}), || text.to_owned());
+    if context.report.is_json() {
+        context.report.answer(&json!({"field": field, "value": text}), String::new);
+    } else {
+        context.report.raw(text);
+    }
     Ok(exit::DONE)
 }
 
 /// A typed record's field by its label, or by its type.
 fn labelled(record: &Record, name: &str) -> Option<Secret> {
-    let Body::Typed(body) = &record.body else { return None };
+    let Body::Typed(body) = &record.body else {
+        return None;
+    };
     for (section, fields) in [(Section::Fields, &body.fields), (Section::Custom, &body.custom)] {
         for field in fields {
             if field.label.as_deref() == Some(name) || (field.label.is_none() && field.kind == name) {
-                let place =
-                    Place::Typed { section, kind: field.kind.clone(), label: field.label.clone(), index: 0, part: None };
+                let place = Place::Typed {
+                    section,
+                    kind: field.kind.clone(),
+                    label: field.label.clone(),
+                    index: 0,
+                    part: None,
+                };
                 return record.get(&place);
             }
         }
@@ -186,11 +207,19 @@ fn labelled(record: &Record, name: &str) -> Option<Secret> {
 }
 
 fn fields_of(credential: &Credential, reveal: bool) -> Value {
-    credential.fields().map(|(name, secret)| (name.to_owned(), Value::from(shown("(secret)", secret, reveal)))).collect::<Map<_, _>>().into()
+    credential
+        .fields()
+        .map(|(name, secret)| (name.to_owned(), Value::from(shown("(secret)", secret, reveal))))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn fields_text(credential: &Credential, reveal: bool) -> String {
-    credential.fields().map(|(name, secret)| format!("{name}: {}", shown("(secret)", secret, reveal))).collect::<Vec<_>>().join(", ")
+    credential
+        .fields()
+        .map(|(name, secret)| format!("{name}: {}", shown("(secret)", secret, reveal)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn stage(context: &Context, engine: &Engine, uid: &Uid, reveal: bool) -> Result<(), Failure> {

@@ -16,7 +16,9 @@ use crate::vault::local::{Key, LocalVault, make_key_file, make_recovery_key};
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Make a new vault
-    #[command(after_help = "Examples:\n  turnlock vault init\n  turnlock vault init --key-file ~/.config/turnlock/vault.key --recovery-key")]
+    #[command(
+        after_help = "Examples:\n  turnlock vault init\n  turnlock vault init --key-file ~/.config/turnlock/vault.key --recovery-key"
+    )]
     Init(Init),
     /// Replace the key of the vault; everything in it is encrypted anew
     Rekey(Rekey),
@@ -83,7 +85,9 @@ fn make(context: &Context, init: &Init) -> Result<u8, Failure> {
         context.report.note(&format!("wrote a new key to {}: without it the vault cannot be opened", file.display()));
     }
     let key = match context.key("New passphrase for the vault")? {
-        Key::Passphrase(first) if context.config.passphrase_file.is_none() && context.config.systemd_credential.is_none() => {
+        Key::Passphrase(first)
+            if context.config.passphrase_file.is_none() && context.config.systemd_credential.is_none() =>
+        {
             if !first.same_as(&open::prompt_for("Once more")?) {
                 return Err(Failure::usage("the two passphrases differ"));
             }
@@ -118,7 +122,9 @@ fn change_keys(context: &Context, rekey: &Rekey) -> Result<u8, Failure> {
     };
     let (keys, recovery) = with_recovery(key, rekey.recovery_key)?;
     durable(|| vault.rekey(&keys))?;
-    context.report.answer(&json!({"rekeyed": true}), || "every key of the vault is new; older backups keep the old ones".to_owned());
+    context.report.answer(&json!({"rekeyed": true}), || {
+        "every key of the vault is new; older backups keep the old ones".to_owned()
+    });
     show_recovery(context, recovery);
     Ok(exit::DONE)
 }
@@ -198,13 +204,16 @@ async fn adopt_copy(context: &Context, adopt: &Adopt) -> Result<u8, Failure> {
         context.report.warn(&format!("{}: {heard}", record.title));
     }
     if doubtful > 0 && !adopt.unverified {
-        return Err(Failure::new(format!("{doubtful} of {} credentials are not proven", records.len()))
-            .hint("find out why, or adopt all the same with --unverified: turnlock verify --try-history may find them"));
+        return Err(Failure::new(format!("{doubtful} of {} credentials are not proven", records.len())).hint(
+            "find out why, or adopt all the same with --unverified: turnlock verify --try-history may find them",
+        ));
     }
     drop(engine);
     let vault = context.vault()?;
     durable(|| vault.adopt_vault())?;
-    context.report.answer(&json!({"adopted": true, "unproven": doubtful}), || "this vault is in use here now".to_owned());
+    context
+        .report
+        .answer(&json!({"adopted": true, "unproven": doubtful}), || "this vault is in use here now".to_owned());
     Ok(exit::DONE)
 }
 

@@ -13,7 +13,9 @@ use crate::settle::{self, Heard};
 use crate::vault::Summary;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status 3 when a credential does not work any more.\n\nExamples:\n  turnlock verify \"Orders database\"\n  turnlock verify --all")]
+#[command(
+    after_help = "Exit status 3 when a credential does not work any more.\n\nExamples:\n  turnlock verify \"Orders database\"\n  turnlock verify --all"
+)]
 pub(super) struct Verify {
     /// A record: UID, title, folder/title, or an endpoint's name
     #[arg(required_unless_present = "all")]
@@ -36,7 +38,9 @@ pub(super) async fn run(context: &Context, verify: Verify) -> Result<u8, Failure
     for record in &records {
         let (status, outcome, sentence) = match one(&engine, record, verify.try_history).await {
             Ok(Proven::Works) => (exit::DONE, "accepted", "works".to_owned()),
-            Ok(Proven::Adopted) => (exit::DONE, "adopted", "an earlier candidate works and is the current one now".to_owned()),
+            Ok(Proven::Adopted) => {
+                (exit::DONE, "adopted", "an earlier candidate works and is the current one now".to_owned())
+            }
             Ok(Proven::CannotBeAsked) => (exit::DONE, "not_asked", "this target cannot be asked".to_owned()),
             Err(failure) => {
                 let status = failure.exit_status();
@@ -103,14 +107,22 @@ async fn holding(
     match (heard, found) {
         (Heard::Accepted, None) => Ok(Proven::Works),
         (Heard::Accepted, Some(credential)) => {
-            settle::adopt_as_current(engine, lease, &record.uid, plan, &credential, "found to be the live one by verify")?;
+            settle::adopt_as_current(
+                engine,
+                lease,
+                &record.uid,
+                plan,
+                &credential,
+                "found to be the live one by verify",
+            )?;
             Ok(Proven::Adopted)
         }
         (heard, _) => {
             let why = heard.accepted().err().unwrap_or_else(|| Failure::new("not accepted"));
             let mut failure = Failure::new(format!("\"{}\": {}", record.title, why.message));
             failure.causes = why.causes;
-            Err(failure.hint(format!("turnlock verify {} --try-history, or turnlock resolve {0} --use password", record.uid)))
+            Err(failure
+                .hint(format!("turnlock verify {} --try-history, or turnlock resolve {0} --use password", record.uid)))
         }
     }
 }

@@ -123,7 +123,9 @@ fn validation_refuses_what_breaks_a_rule() {
     let mut refused = 0;
     for _ in 0..20_000 {
         let policy = any_policy(&mut random);
-        let Ok(secret) = policy.draw(&mut random) else { continue };
+        let Ok(secret) = policy.draw(&mut random) else {
+            continue;
+        };
         let mut text: Vec<char> = secret.expose().chars().collect();
         let at = random.below(text.len() as u32) as usize;
         match random.below(3) {

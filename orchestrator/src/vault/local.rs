@@ -43,8 +43,8 @@ use crate::plan::Identity;
 use crate::record::{Record, Uid};
 use crate::stage::{Attempt, Past, PastKind, PendingFinish, PermitGiven, STAGE_FORMAT};
 use crate::vault::{
-    Acquired, AuditEvent, AuditRow, Commit, Holder, Lease, LeaseRequest, OpenItem, Revision,
-    Stored, Summary, Vault, VaultError,
+    Acquired, AuditEvent, AuditRow, Commit, Holder, Lease, LeaseRequest, OpenItem, Revision, Stored, Summary, Vault,
+    VaultError,
 };
 
 pub use self::host::HostState;
@@ -83,9 +83,7 @@ struct Shared {
 
 impl std::fmt::Debug for LocalVault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("LocalVault")
-            .field(&self.shared.file.path)
-            .finish()
+        f.debug_tuple("LocalVault").field(&self.shared.file.path).finish()
     }
 }
 
@@ -98,22 +96,11 @@ impl LocalVault {
         Self::create_at_cost(path, keys, host, Cost::DEFAULT)
     }
 
-    fn create_at_cost(
-        path: &Path,
-        keys: &[Key],
-        host: &HostState,
-        cost: Cost,
-    ) -> Result<Self, VaultError> {
+    fn create_at_cost(path: &Path, keys: &[Key], host: &HostState, cost: Cost) -> Result<Self, VaultError> {
         let Some(first) = keys.first() else {
-            return Err(VaultError::Storage {
-                doing: "written",
-                why: "a vault needs a key".to_owned(),
-            });
+            return Err(VaultError::Storage { doing: "written", why: "a vault needs a key".to_owned() });
         };
-        let prepared = keys
-            .iter()
-            .map(|key| slots::prepare(key, cost))
-            .collect::<Result<Vec<_>, _>>();
+        let prepared = keys.iter().map(|key| slots::prepare(key, cost)).collect::<Result<Vec<_>, _>>();
         let prepared = prepared.map_err(|broken| broken.at(path, "written"))?;
         let made = file::new_file(path, |unfinished| {
             let connection = file::lay_out(unfinished)?;
@@ -123,11 +110,7 @@ impl LocalVault {
                 slots::insert(&connection, &keys.vault, keys.data(), slot)?;
             }
             meta.slots = slots::digest(&connection)?;
-            let view = View {
-                connection: &connection,
-                keys: Arc::clone(&keys),
-                path: unfinished,
-            };
+            let view = View { connection: &connection, keys: Arc::clone(&keys), path: unfinished };
             meta.audit = audit::append(&view, 0, now(), event("created", None, None, None))?;
             meta.write(&connection, &keys)?;
             drop(view);
@@ -161,18 +144,12 @@ impl LocalVault {
             if slots::digest(&connection)? != meta.slots {
                 return Err(damaged("its key slots were altered"));
             }
-            let view = View {
-                connection: &connection,
-                keys: Arc::clone(&keys),
-                path: &path,
-            };
+            let view = View { connection: &connection, keys: Arc::clone(&keys), path: &path };
             audit::head(&view, meta.audit)?;
             drop(view);
             connection.execute_batch("COMMIT")?;
             let ours = meta.machine == keys.lookup("machine", &[host.machine()]);
-            let doubt = meta
-                .doubt
-                .or_else(|| host.judge(&meta.vault, ours, &file, &meta.mark()));
+            let doubt = meta.doubt.or_else(|| host.judge(&meta.vault, ours, &file, &meta.mark()));
             Ok(Shared {
                 host: host.clone(),
                 keys: RwLock::new(keys),
@@ -184,10 +161,7 @@ impl LocalVault {
             })
         })();
         let shared = opened.map_err(|broken: Broken| broken.at(&path, "read"))?;
-        Ok(Self {
-            writer: Mutex::new(None),
-            shared: Arc::new(shared),
-        })
+        Ok(Self { writer: Mutex::new(None), shared: Arc::new(shared) })
     }
 
     /// The file, with all symbolic links resolved.
@@ -211,10 +185,7 @@ impl LocalVault {
             let why = txn.shared.doubt().map(Doubt::words);
             let reached = txn.shared.host.reached(&txn.meta.vault).unwrap_or_default();
             txn.meta.instance = random()?;
-            txn.meta.machine = txn
-                .view
-                .keys
-                .lookup("machine", &[txn.shared.host.machine()]);
+            txn.meta.machine = txn.view.keys.lookup("machine", &[txn.shared.host.machine()]);
             txn.meta.generation = txn.meta.generation.max(reached);
             txn.meta.fence += 1 << 32;
             txn.meta.doubt = None;
@@ -238,23 +209,11 @@ impl LocalVault {
     /// # Errors
     /// What the storage or the key file says.
     pub fn add_slot(&self, key: &Key) -> Result<u32, VaultError> {
-        let prepared = slots::prepare(key, Cost::DEFAULT)
-            .map_err(|broken| broken.at(self.path(), "written"))?;
+        let prepared = slots::prepare(key, Cost::DEFAULT).map_err(|broken| broken.at(self.path(), "written"))?;
         self.write(After::Nothing, move |txn| {
-            let slot = slots::insert(
-                txn.view.connection,
-                &txn.view.keys.vault,
-                txn.view.keys.data(),
-                &prepared,
-            )?
-            .slot;
+            let slot = slots::insert(txn.view.connection, &txn.view.keys.vault, txn.view.keys.data(), &prepared)?.slot;
             txn.meta.slots = slots::digest(txn.view.connection)?;
-            txn.note(event(
-                "key slot added",
-                None,
-                None,
-                Some(format!("slot {slot}")),
-            ))?;
+            txn.note(event("key slot added", None, None, Some(format!("slot {slot}"))))?;
             Ok(slot)
         })
     }
@@ -269,12 +228,7 @@ impl LocalVault {
         self.write(After::Nothing, move |txn| {
             slots::remove(txn.view.connection, slot)?;
             txn.meta.slots = slots::digest(txn.view.connection)?;
-            txn.note(event(
-                "key slot removed",
-                None,
-                None,
-                Some(format!("slot {slot}")),
-            ))
+            txn.note(event("key slot removed", None, None, Some(format!("slot {slot}"))))
         })
     }
 
@@ -293,10 +247,7 @@ impl LocalVault {
         let answer = {
             let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
             if writer.is_none() {
-                *writer = Some(
-                    Writer::start(Arc::clone(&self.shared))
-                        .map_err(|broken| broken.at(path, "written"))?,
-                );
+                *writer = Some(Writer::start(Arc::clone(&self.shared)).map_err(|broken| broken.at(path, "written"))?);
             }
             match writer.as_ref() {
                 Some(writer) => writer.queue(path.clone(), after, job),
@@ -307,10 +258,7 @@ impl LocalVault {
     }
 
     /// One consistent look at the file.
-    fn read_view<T>(
-        &self,
-        mut look: impl FnMut(&View<'_>) -> Result<T, Broken>,
-    ) -> Result<T, VaultError> {
+    fn read_view<T>(&self, mut look: impl FnMut(&View<'_>) -> Result<T, Broken>) -> Result<T, VaultError> {
         let path = &self.shared.file.path;
         self.shared
             .with_reader(|connection| {
@@ -319,15 +267,10 @@ impl LocalVault {
                 for _ in 0..2 {
                     let keys = self.shared.keys();
                     connection.execute_batch("BEGIN")?;
-                    let epoch: Result<u64, _> = connection
-                        .prepare_cached("SELECT epoch FROM meta")?
-                        .query_row((), |row| row.get(0));
+                    let epoch: Result<u64, _> =
+                        connection.prepare_cached("SELECT epoch FROM meta")?.query_row((), |row| row.get(0));
                     let seen = match epoch {
-                        Ok(epoch) if epoch == keys.epoch => Some(look(&View {
-                            connection,
-                            keys,
-                            path,
-                        })),
+                        Ok(epoch) if epoch == keys.epoch => Some(look(&View { connection, keys, path })),
                         Ok(_) => None,
                         Err(error) => Some(Err(error.into())),
                     };
@@ -360,12 +303,8 @@ impl LocalVault {
                     let row = view.row(uid)?;
                     Ok((view.record(row)?, view.card(row)?.identities, row.revision))
                 })?;
-                merge(&mut record).map_err(|what| VaultError::Conflict {
-                    uid: (*uid).clone(),
-                    what,
-                })?;
-                let written = Written::new(&record, &identities)
-                    .map_err(|broken| broken.at(self.path(), "written"))?;
+                merge(&mut record).map_err(|what| VaultError::Conflict { uid: (*uid).clone(), what })?;
+                let written = Written::new(&record, &identities).map_err(|broken| broken.at(self.path(), "written"))?;
                 merged.push((written, revision));
             }
             match self.write(After::Nothing, job(merged)) {
@@ -379,24 +318,13 @@ impl LocalVault {
 
 impl Drop for LocalVault {
     fn drop(&mut self) {
-        self.shared
-            .readers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.shared.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
 impl Shared {
-    fn with_reader<T>(
-        &self,
-        look: impl FnOnce(&Connection) -> Result<T, Broken>,
-    ) -> Result<T, Broken> {
-        let idle = self
-            .readers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+    fn with_reader<T>(&self, look: impl FnOnce(&Connection) -> Result<T, Broken>) -> Result<T, Broken> {
+        let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
             None => file::reader(&self.file.path)?,
@@ -433,17 +361,9 @@ impl Vault for LocalVault {
             Ok(Stored {
                 record,
                 revision: row.revision,
-                stage: view
-                    .attempts(row.id)?
-                    .into_iter()
-                    .map(|(_, attempt)| attempt)
-                    .collect(),
+                stage: view.attempts(row.id)?.into_iter().map(|(_, attempt)| attempt).collect(),
                 parked: aside.parked.map(|parked| parked.reason),
-                pending: view
-                    .finishes(row.id)?
-                    .into_iter()
-                    .map(|(_, waiting)| waiting.finish)
-                    .collect(),
+                pending: view.finishes(row.id)?.into_iter().map(|(_, waiting)| waiting.finish).collect(),
                 learned: aside.learned,
                 rotated_at: aside.rotated_at,
                 unverified: aside.unverified,
@@ -462,8 +382,7 @@ impl Vault for LocalVault {
         identities: &[Identity],
         beside_open: bool,
     ) -> Result<Revision, VaultError> {
-        let written =
-            Written::new(record, identities).map_err(|broken| broken.at(self.path(), "written"))?;
+        let written = Written::new(record, identities).map_err(|broken| broken.at(self.path(), "written"))?;
         self.write(After::Nothing, move |txn| {
             let uid = written.uid.clone();
             let row = match (txn.view.find_row(&uid)?, expected) {
@@ -479,17 +398,13 @@ impl Vault for LocalVault {
                 return Err(VaultError::OpenRotation(uid).into());
             }
             txn.note(event("edited", Some(&uid), None, None))?;
-            Ok(txn
-                .replace(row, &written, Keep::Secrets, &[], "edited")?
-                .revision)
+            Ok(txn.replace(row, &written, Keep::Secrets, &[], "edited")?.revision)
         })
     }
 
     fn put_all(&self, records: &[(Record, Vec<Identity>)]) -> Result<(), VaultError> {
-        let written = records
-            .iter()
-            .map(|(record, identities)| Written::new(record, identities))
-            .collect::<Result<Vec<_>, _>>();
+        let written =
+            records.iter().map(|(record, identities)| Written::new(record, identities)).collect::<Result<Vec<_>, _>>();
         let written = written.map_err(|broken| broken.at(self.path(), "written"))?;
         self.write(After::Nothing, move |txn| {
             for written in &written {
@@ -520,9 +435,7 @@ impl Vault for LocalVault {
             if txn.view.has_open(row.id)? {
                 return Err(VaultError::OpenRotation(uid).into());
             }
-            txn.view
-                .connection
-                .execute("DELETE FROM records WHERE id = ?", [row.id])?;
+            txn.view.connection.execute("DELETE FROM records WHERE id = ?", [row.id])?;
             txn.note(event("deleted", Some(&uid), None, None))
         })
     }
@@ -550,23 +463,12 @@ impl Vault for LocalVault {
 
     fn release(&self, lease: &Lease) -> Result<(), VaultError> {
         let lease = lease.clone();
-        self.write(After::Nothing, move |txn| {
-            leases::release(&txn.view, &lease)
-        })
+        self.write(After::Nothing, move |txn| leases::release(&txn.view, &lease))
     }
 
-    fn stage(
-        &self,
-        lease: &Lease,
-        uid: &Uid,
-        revision: Revision,
-        attempt: &Attempt,
-    ) -> Result<(), VaultError> {
+    fn stage(&self, lease: &Lease, uid: &Uid, revision: Revision, attempt: &Attempt) -> Result<(), VaultError> {
         if attempt.format != STAGE_FORMAT {
-            return Err(VaultError::NewerFormat {
-                found: attempt.format,
-                known: STAGE_FORMAT,
-            });
+            return Err(VaultError::NewerFormat { found: attempt.format, known: STAGE_FORMAT });
         }
         let json = seal::to_json(attempt).map_err(|broken| broken.at(self.path(), "written"))?;
         let (lease, uid, name) = (lease.clone(), uid.clone(), attempt.id.clone());
@@ -577,20 +479,12 @@ impl Vault for LocalVault {
             if row.revision != revision {
                 return Err(VaultError::Stale(uid).into());
             }
-            if txn
-                .view
-                .attempts(row.id)?
-                .iter()
-                .any(|(_, open)| open.id == name)
-            {
+            if txn.view.attempts(row.id)?.iter().any(|(_, open)| open.id == name) {
                 let what = format!("the attempt {name} is staged already");
                 return Err(VaultError::Conflict { uid, what }.into());
             }
             txn.view.insert_attempt(row.id, parked, &json)?;
-            txn.note(AuditEvent {
-                account: Some(account),
-                ..event("staged", Some(&uid), Some(&name), None)
-            })
+            txn.note(AuditEvent { account: Some(account), ..event("staged", Some(&uid), Some(&name), None) })
         })
     }
 
@@ -601,33 +495,19 @@ impl Vault for LocalVault {
             connection.execute_batch("BEGIN")?;
             let meta = Meta::read(&connection)?;
             let data = {
-                let opened = self
-                    .shared
-                    .opened
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
+                let opened = self.shared.opened.lock().unwrap_or_else(PoisonError::into_inner);
                 slots::reopen(&connection, &meta.vault, path, &opened)?
             };
             let keys = Keys::new(meta.vault, meta.epoch, data);
             meta.prove(&keys)?;
-            let view = View {
-                connection: &connection,
-                keys: Arc::new(keys),
-                path,
-            };
+            let view = View { connection: &connection, keys: Arc::new(keys), path };
             Ok(view.attempt(view.row(uid)?.id, attempt)?.1)
         };
         self.shared.file.still_there()?;
         read().map_err(|broken: Broken| broken.at(path, "read"))
     }
 
-    fn permit(
-        &self,
-        lease: &Lease,
-        uid: &Uid,
-        attempt: &str,
-        permit: &PermitGiven,
-    ) -> Result<(), VaultError> {
+    fn permit(&self, lease: &Lease, uid: &Uid, attempt: &str, permit: &PermitGiven) -> Result<(), VaultError> {
         let permit = permit.clone();
         self.on_attempt(lease, uid, attempt, move |txn, held| {
             leases::renew(&txn.view, held.lease)?;
@@ -641,22 +521,12 @@ impl Vault for LocalVault {
         })
     }
 
-    fn minted(
-        &self,
-        lease: &Lease,
-        uid: &Uid,
-        attempt: &str,
-        candidate: &Credential,
-    ) -> Result<(), VaultError> {
+    fn minted(&self, lease: &Lease, uid: &Uid, attempt: &str, candidate: &Credential) -> Result<(), VaultError> {
         let candidate = candidate.duplicate();
         let named = uid.clone();
         self.on_attempt(lease, uid, attempt, move |txn, held| {
             let mut open = held.open;
-            if open
-                .candidate
-                .as_ref()
-                .is_some_and(|known| !known.same_as(&candidate))
-            {
+            if open.candidate.as_ref().is_some_and(|known| !known.same_as(&candidate)) {
                 let what = "the attempt has another candidate already".to_owned();
                 return Err(VaultError::Conflict { uid: named, what }.into());
             }
@@ -689,11 +559,9 @@ impl Vault for LocalVault {
                 let stage = txn.view.row(&uid)?;
                 let (id, attempt) = txn.view.attempt(stage.id, &name)?;
                 if attempt.candidate.is_none() {
-                    return Err(VaultError::Conflict {
-                        uid,
-                        what: format!("the attempt {name} has no candidate"),
-                    }
-                    .into());
+                    return Err(
+                        VaultError::Conflict { uid, what: format!("the attempt {name} has no candidate") }.into()
+                    );
                 }
                 let mut revision = 0;
                 for (written, expected) in &merged {
@@ -711,13 +579,7 @@ impl Vault for LocalVault {
                         };
                         txn.remember(row.id, past)?;
                     }
-                    let now = txn.replace(
-                        row,
-                        written,
-                        Keep::Everything,
-                        &[&attempt.plan.current],
-                        "rotated",
-                    )?;
+                    let now = txn.replace(row, written, Keep::Everything, &[&attempt.plan.current], "rotated")?;
                     let mut aside = txn.view.aside(row.id)?;
                     aside.rotated_at = Some(txn.now);
                     aside.unverified = unverified;
@@ -745,36 +607,20 @@ impl Vault for LocalVault {
                         plan: attempt.plan,
                         last_failure: None,
                     };
-                    txn.view.insert_finish(
-                        stage.id,
-                        &Waiting {
-                            since: txn.now,
-                            finish,
-                        },
-                    )?;
+                    txn.view.insert_finish(stage.id, &Waiting { since: txn.now, finish })?;
                 }
                 let detail = unverified.then(|| "without proof".to_owned());
-                txn.note(AuditEvent {
-                    account: Some(account),
-                    ..event("committed", Some(&uid), Some(&name), detail)
-                })?;
+                txn.note(AuditEvent { account: Some(account), ..event("committed", Some(&uid), Some(&name), detail) })?;
                 Ok(revision)
             }
         })
     }
 
-    fn erase(
-        &self,
-        lease: &Lease,
-        uid: &Uid,
-        attempt: &str,
-        reason: &str,
-    ) -> Result<(), VaultError> {
+    fn erase(&self, lease: &Lease, uid: &Uid, attempt: &str, reason: &str) -> Result<(), VaultError> {
         let (named, reason) = (uid.clone(), reason.to_owned());
         self.on_attempt(lease, uid, attempt, move |txn, held| {
             if held.open.permit.is_some() {
-                let what = "the attempt had a permit: its candidate may be alive and is not erased"
-                    .to_owned();
+                let what = "the attempt had a permit: its candidate may be alive and is not erased".to_owned();
                 return Err(VaultError::Conflict { uid: named, what }.into());
             }
             txn.view.close_attempt(held.record, held.id)?;
@@ -782,13 +628,7 @@ impl Vault for LocalVault {
         })
     }
 
-    fn abandon(
-        &self,
-        lease: &Lease,
-        uid: &Uid,
-        attempt: &str,
-        reason: &str,
-    ) -> Result<(), VaultError> {
+    fn abandon(&self, lease: &Lease, uid: &Uid, attempt: &str, reason: &str) -> Result<(), VaultError> {
         let reason = reason.to_owned();
         self.on_attempt(lease, uid, attempt, move |txn, held| {
             txn.abandon(held.record, held.id, held.open, &reason)?;
@@ -796,13 +636,7 @@ impl Vault for LocalVault {
         })
     }
 
-    fn park(
-        &self,
-        lease: &Lease,
-        uid: &Uid,
-        attempt: Option<&str>,
-        reason: &str,
-    ) -> Result<(), VaultError> {
+    fn park(&self, lease: &Lease, uid: &Uid, attempt: Option<&str>, reason: &str) -> Result<(), VaultError> {
         let reason = reason.to_owned();
         if let Some(attempt) = attempt {
             return self.on_attempt(lease, uid, attempt, move |txn, held| {
@@ -814,10 +648,7 @@ impl Vault for LocalVault {
         }
         self.on_record(lease, uid, move |txn, record| {
             let mut aside = txn.view.aside(record)?;
-            aside.parked = Some(Parked {
-                reason: reason.clone(),
-                at: txn.now,
-            });
+            aside.parked = Some(Parked { reason: reason.clone(), at: txn.now });
             txn.view.put_aside(record, &aside)?;
             Ok(("parked", Some(reason)))
         })
@@ -873,10 +704,7 @@ impl Vault for LocalVault {
                         txn.remember(row.id, past)?;
                     }
                     if adopted.is_none()
-                        && attempt
-                            .candidate
-                            .as_ref()
-                            .is_some_and(|candidate| candidate.same_as(&credential))
+                        && attempt.candidate.as_ref().is_some_and(|candidate| candidate.same_as(&credential))
                     {
                         txn.view.close_attempt(row.id, id)?;
                         txn.view.forget_budget(&attempt.plan.identity)?;
@@ -885,21 +713,10 @@ impl Vault for LocalVault {
                         let name = attempt.id.clone();
                         let reason = "another credential was adopted";
                         txn.abandon(row.id, id, attempt, reason)?;
-                        txn.note(event(
-                            "abandoned",
-                            Some(&uid),
-                            Some(&name),
-                            Some(reason.to_owned()),
-                        ))?;
+                        txn.note(event("abandoned", Some(&uid), Some(&name), Some(reason.to_owned())))?;
                     }
                 }
-                let row = txn.replace(
-                    row,
-                    &written,
-                    Keep::Everything,
-                    &known.iter().collect::<Vec<_>>(),
-                    &why,
-                )?;
+                let row = txn.replace(row, &written, Keep::Everything, &known.iter().collect::<Vec<_>>(), &why)?;
                 let mut aside = txn.view.aside(row.id)?;
                 aside.parked = None;
                 txn.view.put_aside(row.id, &aside)?;
@@ -910,32 +727,16 @@ impl Vault for LocalVault {
     }
 
     fn history(&self, uid: &Uid) -> Result<Vec<Past>, VaultError> {
-        self.read_view(|view| {
-            Ok(view
-                .history(view.row(uid)?.id)?
-                .into_iter()
-                .map(|(_, past)| past)
-                .collect())
-        })
+        self.read_view(|view| Ok(view.history(view.row(uid)?.id)?.into_iter().map(|(_, past)| past).collect()))
     }
 
-    fn finished(
-        &self,
-        lease: &Lease,
-        uid: &Uid,
-        attempt: &str,
-        failure: Option<&str>,
-    ) -> Result<(), VaultError> {
+    fn finished(&self, lease: &Lease, uid: &Uid, attempt: &str, failure: Option<&str>) -> Result<(), VaultError> {
         let (attempt, failure) = (attempt.to_owned(), failure.map(str::to_owned));
         let (lease, uid) = (lease.clone(), uid.clone());
         self.write(After::Nothing, move |txn| {
             leases::check_for(&txn.view, &lease, &uid)?;
             let record = txn.view.row(&uid)?.id;
-            let waiting = txn
-                .view
-                .finishes(record)?
-                .into_iter()
-                .find(|(_, waiting)| waiting.finish.attempt == attempt);
+            let waiting = txn.view.finishes(record)?.into_iter().find(|(_, waiting)| waiting.finish.attempt == attempt);
             let Some((id, mut waiting)) = waiting else {
                 return Err(VaultError::NoAttempt(attempt).into());
             };
@@ -967,20 +768,12 @@ impl Vault for LocalVault {
         self.write(After::Nothing, move |txn| {
             let mut budget = txn.view.budget(&identity)?;
             // What lies in the future after a clock went back still counts.
-            budget
-                .spent
-                .retain(|at| txn.now.duration_since(*at) < window.max(LONGEST_COUNTED));
+            budget.spent.retain(|at| txn.now.duration_since(*at) < window.max(LONGEST_COUNTED));
             budget.spent.sort_unstable();
-            let counted: Vec<_> = budget
-                .spent
-                .iter()
-                .filter(|at| txn.now.duration_since(**at) < window)
-                .collect();
+            let counted: Vec<_> = budget.spent.iter().filter(|at| txn.now.duration_since(**at) < window).collect();
             if counted.len() >= limit as usize {
                 // Room comes when so many have left that one fits again.
-                let first = counted
-                    .get(counted.len() - limit as usize)
-                    .map_or(txn.now, |at| **at);
+                let first = counted.get(counted.len() - limit as usize).map_or(txn.now, |at| **at);
                 let until = first.checked_add(window).unwrap_or(Timestamp::MAX);
                 return Err(VaultError::BudgetSpent { until }.into());
             }
@@ -1003,11 +796,7 @@ impl Vault for LocalVault {
         self.write(After::Nothing, move |txn| txn.note(event))
     }
 
-    fn audit_rows(
-        &self,
-        from: u64,
-        visit: &mut dyn FnMut(AuditRow) -> bool,
-    ) -> Result<(), VaultError> {
+    fn audit_rows(&self, from: u64, visit: &mut dyn FnMut(AuditRow) -> bool) -> Result<(), VaultError> {
         self.read_view(|view| audit::rows(view, from, &mut |row| Ok(visit(row))))
     }
 
@@ -1046,19 +835,8 @@ impl LocalVault {
             let record = txn.view.row(&uid)?.id;
             let (id, open) = txn.view.attempt(record, &name)?;
             let account = Some(open.plan.identity.to_string());
-            let (what, detail) = job(
-                txn,
-                HeldAttempt {
-                    lease: &lease,
-                    record,
-                    id,
-                    open,
-                },
-            )?;
-            txn.note(AuditEvent {
-                account,
-                ..event(what, Some(&uid), Some(&name), detail)
-            })
+            let (what, detail) = job(txn, HeldAttempt { lease: &lease, record, id, open })?;
+            txn.note(AuditEvent { account, ..event(what, Some(&uid), Some(&name), detail) })
         })
     }
 
@@ -1086,9 +864,7 @@ impl Txn<'_> {
     fn is_the_vault(&self) -> Result<(), Broken> {
         let doubt = self.judge();
         self.shared.set_doubt(doubt);
-        doubt.map_or(Ok(()), |doubt| {
-            Err(VaultError::NotAdopted(doubt.words()).into())
-        })
+        doubt.map_or(Ok(()), |doubt| Err(VaultError::NotAdopted(doubt.words()).into()))
     }
 
     fn current_row(&self, uid: &Uid, expected: Revision) -> Result<rows::Row, Broken> {
@@ -1100,13 +876,7 @@ impl Txn<'_> {
     }
 
     /// Closes an attempt; its candidate, if it has one, stays in the history.
-    fn abandon(
-        &mut self,
-        record: u64,
-        id: u64,
-        attempt: Attempt,
-        reason: &str,
-    ) -> Result<(), Broken> {
+    fn abandon(&mut self, record: u64, id: u64, attempt: Attempt, reason: &str) -> Result<(), Broken> {
         if let Some(credential) = attempt.candidate {
             let past = Past {
                 number: 0,
@@ -1130,15 +900,9 @@ fn now() -> Timestamp {
 }
 
 fn other_keys() -> VaultError {
-    VaultError::Storage {
-        doing: "read",
-        why: "another program gave the vault new keys; open it again".to_owned(),
-    }
+    VaultError::Storage { doing: "read", why: "another program gave the vault new keys; open it again".to_owned() }
 }
 
 fn writer_gone() -> VaultError {
-    VaultError::Storage {
-        doing: "written",
-        why: "its writing thread has ended".to_owned(),
-    }
+    VaultError::Storage { doing: "written", why: "its writing thread has ended".to_owned() }
 }

@@ -9,6 +9,7 @@
 //! # }
 //! ```
 
+mod cleared;
 mod dispatch;
 mod harden;
 mod host;
@@ -30,10 +31,11 @@ pub use threshold::{Crossed, Done, Threshold};
 pub use turnlock_protocol as protocol;
 pub use turnlock_protocol::operation::{
     Admin, CredentialState, Finding, Findings, Finished, HostOutcome, HostVerdict, MayRotate,
-    Prepared, Severity, Verdict, Verdicts,
+    Orphans, Prepared, Severity, Verdict, Verdicts,
 };
 pub use turnlock_protocol::{
-    Credential, Fault, Kind, Origin, Overlap, PasswordLimits, Policy, Secret, Traits, VerifyBy,
+    Applied, Credential, Fault, Hosts, Kind, Mark, Origin, Overlap, PasswordLimits, Policy, Secret,
+    Traits, VerifyBy,
 };
 
 /// The whole program of a rotator: reads the arguments, serves or performs one

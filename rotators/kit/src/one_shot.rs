@@ -6,12 +6,13 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, stdin};
 use std::rc::Rc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use turnlock_protocol::message::RpcError;
 use turnlock_protocol::operation::{
-    Account, Admin, ApplyParams, ApplyResult, FinishParams, Finished, PrepareParams, Prepared,
-    Verdict, Verdicts, VerifyParams,
+    Account, Admin, ApplyParams, ApplyResult, FinishParams, Finished, HostOutcome, PlanParams,
+    PlanResult, PrepareParams, Prepared, Verdict, Verdicts, VerifyParams,
 };
 use turnlock_protocol::{
     Applied, Credential, Fault, Kind, Operation, Origin, Policy, PolicyError, RandomSource,
@@ -19,6 +20,7 @@ use turnlock_protocol::{
 };
 use zeroize::Zeroizing;
 
+use crate::cleared::json;
 use crate::dispatch::{Call, RawResult, read};
 use crate::host::Host;
 use crate::output::{self, Output};
@@ -54,11 +56,7 @@ pub(crate) async fn command_line<R: Rotator>(arguments: Vec<OsString>) -> u8 {
             status::DONE
         }
         ["--version" | "-V"] => {
-            output::answer_people(&format!(
-                "turnlock-{} {}",
-                R::PLUGIN,
-                env!("CARGO_PKG_VERSION")
-            ));
+            output::answer_people(&format!("turnlock-{} {}", R::PLUGIN, R::VERSION));
             status::DONE
         }
         ["--schema"] => {
@@ -125,7 +123,13 @@ async fn one_shot<R: Rotator>(operation: Option<Operation>, reveal: bool) -> u8 
     };
     match operation {
         Some(operation) => match story.perform::<R>(operation, params).await {
-            Ok(result) => written(&output, &result, status::DONE),
+            Ok(result) => {
+                let changes = matches!(
+                    operation,
+                    Operation::Apply | Operation::Finish | Operation::Revert
+                );
+                written(&output, &result, changes)
+            }
             Err(error) => failed(&output, error, None),
         },
         None => story.rotate::<R>(params, &output).await,
@@ -184,7 +188,7 @@ impl Story {
     }
 
     /// Performs an operation with typed params and a typed result.
-    async fn ask<R: Rotator, T: for<'de> Deserialize<'de>>(
+    async fn ask<R: Rotator, T: DeserializeOwned>(
         &self,
         operation: Operation,
         params: &impl Serialize,
@@ -203,15 +207,15 @@ impl Story {
                 "params or result could not be carried over",
             ))
         };
-        let params = to_raw_value(&WithTerms {
+        let params = json(&WithTerms {
             protocol: 1,
             deadline_ms,
             params,
         })
         .map_err(|_| defect())?;
-        let result = self.perform::<R>(operation, &params).await?;
-        let text = Zeroizing::new(serde_json::to_vec(&result).map_err(|_| defect())?);
-        serde_json::from_slice(&text).map_err(|_| defect())
+        let params: &RawValue = serde_json::from_slice(&params).map_err(|_| defect())?;
+        let result = self.perform::<R>(operation, params).await?;
+        result.parse().map_err(|_| defect())
     }
 
     /// prepare → the candidate is written → apply → verify → finish.
@@ -229,6 +233,25 @@ impl Story {
             deadline_ms,
         } = params;
 
+        let plan = PlanParams {
+            account: account.clone(),
+            admin: duplicate(&admin),
+        };
+        let traits = match self
+            .ask::<R, PlanResult>(Operation::Plan, &plan, deadline_ms)
+            .await
+        {
+            Ok(plan) => plan.traits,
+            Err(error) => return failed(output, error, None),
+        };
+        if traits.origin == Origin::Target && next.is_some() {
+            let fault = Fault::new(
+                Kind::InvalidInput,
+                "this target makes the new secret itself",
+            )
+            .hint("leave `next` out");
+            return failed(output, fault.into(), None);
+        }
         let prepare = PrepareParams {
             account: account.clone(),
             current: Some(current.duplicate()),
@@ -242,11 +265,17 @@ impl Story {
             Ok(prepared) => prepared,
             Err(error) => return failed(output, error, None),
         };
-        let traits = R::traits(None);
         let given = next.is_some();
         let candidate = match next.or(prepared.next) {
             Some(candidate) => Some(candidate),
             None if traits.origin == Origin::Target => None,
+            None if traits.origin == Origin::Rotator => {
+                let fault = Fault::new(
+                    Kind::Internal,
+                    "`prepare` made no secret although this rotator makes them",
+                );
+                return failed(output, fault.into(), None);
+            }
             None => {
                 let policy = prepared
                     .policy
@@ -271,7 +300,10 @@ impl Story {
         if let (false, Some(candidate)) = (given, &candidate)
             && !self.host.write_candidate(candidate)
         {
-            output::to_people("the new secret could not be written out, so nothing was changed");
+            output::to_people(
+                "error: the new secret could not be written to standard output, so nothing was changed\n  \
+                 hint: redirect standard output to a file or a pipe",
+            );
             return status::NOTHING_CHANGED;
         }
 
@@ -289,6 +321,26 @@ impl Story {
             Ok(applied) => applied,
             Err(error) => return failed(output, error, None),
         };
+        let lagging: Vec<String> = applied
+            .hosts
+            .iter()
+            .filter(|host| host.applied != Applied::Yes)
+            .map(outcome)
+            .collect();
+        if !lagging.is_empty() {
+            let mut fault = Fault::new(
+                Kind::Conflict,
+                format!(
+                    "{} of {} hosts did not take the change",
+                    lagging.len(),
+                    applied.hosts.len()
+                ),
+            )
+            .hint("apply the same secret again for these hosts, or revert it on all of them");
+            fault.applied = Applied::Unknown;
+            fault.causes = lagging;
+            return failed(output, fault.into(), Some(status::UNKNOWN));
+        }
         let Some(live) = applied.next.or(candidate) else {
             let fault = Fault::new(
                 Kind::Internal,
@@ -354,7 +406,19 @@ impl Story {
             finished,
             warnings: applied.warnings,
         };
-        written(output, &rotated, status::DONE)
+        written(output, &rotated, true)
+    }
+}
+
+fn outcome(host: &HostOutcome) -> String {
+    let known = match host.applied {
+        Applied::Yes => "changed",
+        Applied::No => "not changed",
+        Applied::Unknown => "not known",
+    };
+    match &host.message {
+        Some(message) => format!("{}: {known}: {message}", host.host),
+        None => format!("{}: {known}", host.host),
     }
 }
 
@@ -366,12 +430,21 @@ fn duplicate(admin: &Option<Admin>) -> Option<Admin> {
     })
 }
 
-fn written(output: &Output, result: &impl Serialize, status: u8) -> u8 {
+/// Writes the result as the last line, and tells the exit status.
+fn written(output: &Output, result: &impl Serialize, changed: bool) -> u8 {
     match output.line(result).and_then(|()| output.sync()) {
-        Ok(()) => status,
-        Err(error) => {
-            output::to_people(&format!("the result could not be written: {error}"));
+        Ok(()) => status::DONE,
+        Err(error) if changed => {
+            output::to_people(&format!(
+                "the change is made, but its result could not be written: {error}"
+            ));
             status::LIVE
+        }
+        Err(error) => {
+            output::to_people(&format!(
+                "the result could not be written: {error}; nothing was changed"
+            ));
+            status::NOTHING_CHANGED
         }
     }
 }
@@ -385,12 +458,12 @@ fn failed(output: &Output, error: RpcError, status: Option<u8>) -> u8 {
     }
     let line = output.line(&Line { error: &error });
     let fault = error.into_fault();
-    output::to_people(&format!("error: {}", fault.message));
+    output::to_people(&format!("error: {}", one_line(&fault.message)));
     for cause in &fault.causes {
-        output::to_people(&format!("  caused by: {cause}"));
+        output::to_people(&format!("  caused by: {}", one_line(cause)));
     }
     if let Some(hint) = &fault.hint {
-        output::to_people(&format!("  hint: {hint}"));
+        output::to_people(&format!("  hint: {}", one_line(hint)));
     }
     if let Err(error) = line {
         output::to_people(&format!("  and standard output cannot be written: {error}"));
@@ -401,6 +474,13 @@ fn failed(output: &Output, error: RpcError, status: Option<u8>) -> u8 {
         (_, Applied::Yes) => status::LIVE,
         (_, Applied::Unknown) => status::UNKNOWN,
     })
+}
+
+/// What a target said may hold line ends and a terminal's control sequences.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 fn usage<R: Rotator>(problem: &str) -> u8 {

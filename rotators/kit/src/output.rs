@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use serde::Serialize;
-use zeroize::Zeroizing;
+
+use crate::cleared::Cleared;
 
 /// Writes one line for people.
 pub(crate) fn to_people(text: &str) {
@@ -41,12 +43,23 @@ impl Output {
         self.file.borrow().is_terminal()
     }
 
+    /// Whether everything written is lost: `/dev/null`, which is also what a
+    /// process gets whose standard output was closed when it started.
+    pub(crate) fn is_lost(&self) -> bool {
+        let lost = || -> io::Result<bool> {
+            let found = self.file.borrow().metadata()?;
+            let null = std::fs::metadata("/dev/null")?;
+            Ok(found.file_type().is_char_device() && found.rdev() == null.rdev())
+        };
+        lost().unwrap_or(false)
+    }
+
     /// Writes one message and its line end at once.
     pub(crate) fn line(&self, message: &impl Serialize) -> io::Result<()> {
-        let mut line = Zeroizing::new(Vec::with_capacity(4096));
-        serde_json::to_writer(&mut *line, message)?;
-        line.push(b'\n');
-        self.file.borrow_mut().write_all(&line)
+        let mut line = Cleared::with_capacity(4096);
+        serde_json::to_writer(&mut line, message)?;
+        line.extend(b"\n");
+        self.file.borrow_mut().write_all(&line.into_bytes())
     }
 
     /// Makes what was written durable where standard output is a regular file.

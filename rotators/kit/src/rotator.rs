@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use turnlock_protocol::operation::{Admin, Findings, Finished, Prepared, Verdicts};
+use turnlock_protocol::operation::{Admin, Findings, Finished, Orphans, Prepared, Verdicts};
 use turnlock_protocol::{Credential, Fault, Kind, Mark, Policy, Secret, Traits, field};
 
 use crate::threshold::{Done, Threshold};
@@ -110,12 +110,18 @@ pub trait Rotator: 'static {
 
     /// The plugin's name, `[a-z0-9-]+`; the program is `turnlock-<plugin>`.
     const PLUGIN: &'static str;
+    /// The rotator's own version; `env!("CARGO_PKG_VERSION")` in its crate.
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     /// One sentence for people.
     const SUMMARY: &'static str;
     /// An account for the examples in `--help`, as JSON.
     const EXAMPLE_ACCOUNT: &'static str;
     /// The fields of its credential.
     const CREDENTIAL: &'static [CredentialField] = &[PASSWORD];
+    /// Those fields of a credential that are no secrets and may be named to
+    /// people, such as an access key's id or a public key. All others are
+    /// removed from every text that leaves.
+    const SHOWN: &'static [&'static str] = &[];
     /// The port when none is given; also detects the plugin.
     const DEFAULT_PORT: Option<u16> = None;
     /// Further ports that detect the plugin.
@@ -185,6 +191,22 @@ pub trait Rotator: 'static {
         Err(Fault::new(
             Kind::Unsupported,
             format!("{} has nothing to roll back", Self::PLUGIN),
+        ))
+    }
+
+    /// Removes what an attempt of ours made the target mint and nobody
+    /// learned of: `revert` with `orphans`. Logs in with `previous` or
+    /// `admin`; more than one candidate for an orphan is a `conflict`.
+    async fn remove_orphans(
+        _account: &Self::Account,
+        _previous: &Credential,
+        _orphans: &Orphans,
+        _admin: Option<&Admin>,
+        _threshold: Threshold,
+    ) -> Result<Finished, Fault> {
+        Err(Fault::new(
+            Kind::Unsupported,
+            format!("{} leaves no orphans behind", Self::PLUGIN),
         ))
     }
 }

@@ -10,7 +10,7 @@ use crate::rotator::Rotator;
 pub(crate) fn describe<R: Rotator>() -> Describe {
     Describe {
         plugin: R::PLUGIN.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: R::VERSION.to_owned(),
         summary: R::SUMMARY.to_owned(),
         schema: schema::<R>(),
         default_port: R::DEFAULT_PORT,
@@ -57,7 +57,7 @@ fn schema<R: Rotator>() -> Value {
                 let mut property = json!({
                     "description": field.description,
                     "type": "string",
-                    "writeOnly": true,
+                    "writeOnly": !R::SHOWN.contains(&field.name),
                     "x-turnlock": field.mark
                 });
                 if let (true, Value::Object(property)) = (field.name != field.option, &mut property)

@@ -1,7 +1,7 @@
 //! The last gate before a text leaves: no secret of the request passes.
 
 use turnlock_protocol::operation::{ApplyResult, Finding, Findings, Finished, Verdicts};
-use turnlock_protocol::{Credential, Fault, Secret};
+use turnlock_protocol::{Fault, Secret};
 use zeroize::Zeroizing;
 
 /// Below this many characters a secret cannot be replaced in a text without
@@ -20,15 +20,8 @@ pub(crate) struct Scrubber {
 }
 
 impl Scrubber {
-    /// Learns every field of a credential. `public` are the request's
-    /// non-secret texts.
-    pub(crate) fn learn(&mut self, credential: &Credential, public: &[&str]) {
-        for (_, secret) in credential.fields() {
-            self.learn_one(secret, public);
-        }
-    }
-
-    fn learn_one(&mut self, secret: &Secret, public: &[&str]) {
+    /// Learns a secret. `public` are the request's texts that are none.
+    pub(crate) fn learn(&mut self, secret: &Secret, public: &[String]) {
         #[expect(
             clippy::disallowed_methods,
             reason = "to recognise it in texts that are about to leave"
@@ -37,30 +30,65 @@ impl Scrubber {
         if text.is_empty() {
             return;
         }
-        if text.chars().count() < TOO_SHORT_TO_REPLACE || public.contains(&text) {
+        if text.chars().count() < TOO_SHORT_TO_REPLACE
+            || public.iter().any(|public| public.contains(text))
+        {
             self.drop_free_text = true;
             return;
         }
-        for spelling in [
-            text.to_owned(),
-            text.replace('\'', "''"),
-            text.replace('\'', "\\'"),
-            text.replace('\\', "\\\\"),
-            text.replace('\\', "\\\\").replace('\'', "\\'"),
-            text.replace('\\', "\\\\").replace('\'', "''"),
-            text.replace('\\', "\\\\").replace('"', "\\\""),
-            text.replace('"', "\"\""),
-            text.escape_debug().to_string(),
-            text.escape_default().to_string(),
-            url_encoded(text),
-        ] {
-            if !self.spellings.iter().any(|known| **known == spelling) {
-                self.spellings.push(Zeroizing::new(spelling));
+        self.learn_spellings(text);
+        // A driver may quote one line of a key. Its frame ("-----BEGIN") is no secret.
+        for line in text.lines().map(str::trim).filter(|line| *line != text) {
+            if line.len() >= 16 && !line.starts_with("-----") {
+                self.learn_spellings(line);
             }
         }
         // Longer spellings first, so that no shorter one leaves a rest behind.
         self.spellings
             .sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+    }
+
+    fn learn_spellings(&mut self, text: &str) {
+        for spelling in [
+            respelled(text, |c| c.into()),
+            respelled(text, |c| if c == '\'' { "''".into() } else { c.into() }),
+            respelled(text, |c| if c == '"' { "\"\"".into() } else { c.into() }),
+            respelled(text, backslash_before(&['\''])),
+            respelled(text, backslash_before(&['\\'])),
+            respelled(text, backslash_before(&['\\', '\''])),
+            respelled(text, backslash_before(&['\\', '"'])),
+            respelled(text, |c| match c {
+                '\'' => "''".into(),
+                '\\' => "\\\\".into(),
+                c => c.into(),
+            }),
+            respelled(text, |c| Spelled::Text(c.escape_debug().to_string())),
+            respelled(text, |c| Spelled::Text(c.escape_default().to_string())),
+            respelled(text, |c| match c {
+                '\n' => "\\n".into(),
+                '\r' => "\\r".into(),
+                '\t' => "\\t".into(),
+                '"' => "\\\"".into(),
+                '\\' => "\\\\".into(),
+                c => c.into(),
+            }),
+            respelled(text, |c| match c {
+                '&' => "&amp;".into(),
+                '<' => "&lt;".into(),
+                '>' => "&gt;".into(),
+                '"' => "&quot;".into(),
+                '\'' => "&#39;".into(),
+                c => c.into(),
+            }),
+            respelled(text, |c| percent(c, true, "%20")),
+            respelled(text, |c| percent(c, false, "%20")),
+            respelled(text, |c| percent(c, true, "+")),
+            respelled(text, |c| percent(c, false, "+")),
+        ] {
+            if !self.spellings.contains(&spelling) {
+                self.spellings.push(spelling);
+            }
+        }
     }
 
     /// The text without any secret; `None` when it must be dropped.
@@ -140,18 +168,69 @@ impl Scrubber {
     }
 }
 
-/// RFC 3986: everything but unreserved characters as `%XX`.
-fn url_encoded(text: &str) -> String {
-    text.bytes().fold(
-        String::with_capacity(text.len() * 3),
-        |mut encoded, byte| {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                encoded.push(byte as char);
-            } else {
-                encoded.push_str(&format!("%{byte:02X}"));
-            }
-            encoded
-        },
+/// How one character is spelled.
+enum Spelled {
+    Itself(char),
+    Fixed(&'static str),
+    Text(String),
+}
+
+impl From<char> for Spelled {
+    fn from(c: char) -> Self {
+        Self::Itself(c)
+    }
+}
+
+impl From<&'static str> for Spelled {
+    fn from(text: &'static str) -> Self {
+        Self::Fixed(text)
+    }
+}
+
+/// A text with each character spelled anew, in memory that is cleared and
+/// never grows: no spelling of a character is longer than 12 bytes.
+fn respelled(text: &str, spell: impl Fn(char) -> Spelled) -> Zeroizing<String> {
+    let mut new = Zeroizing::new(String::with_capacity(text.len() * 12));
+    for c in text.chars() {
+        match spell(c) {
+            Spelled::Itself(c) => new.push(c),
+            Spelled::Fixed(text) => new.push_str(text),
+            Spelled::Text(text) => new.push_str(&text),
+        }
+    }
+    new
+}
+
+fn backslash_before(special: &'static [char]) -> impl Fn(char) -> Spelled {
+    |c| {
+        if special.contains(&c) {
+            Spelled::Text(format!("\\{c}"))
+        } else {
+            c.into()
+        }
+    }
+}
+
+/// RFC 3986: everything but unreserved characters as `%XX`; a space as told.
+fn percent(c: char, capital: bool, space: &'static str) -> Spelled {
+    if c.is_ascii_alphanumeric() || "-._~".contains(c) {
+        return c.into();
+    }
+    if c == ' ' {
+        return space.into();
+    }
+    let mut bytes = [0; 4];
+    Spelled::Text(
+        c.encode_utf8(&mut bytes)
+            .bytes()
+            .map(|byte| {
+                if capital {
+                    format!("%{byte:02X}")
+                } else {
+                    format!("%{byte:02x}")
+                }
+            })
+            .collect(),
     )
 }
 
@@ -162,7 +241,10 @@ mod tests {
 
     fn knowing(secret: &str) -> Scrubber {
         let mut scrubber = Scrubber::default();
-        scrubber.learn(&Credential::password(Secret::new(secret.into())), &["app"]);
+        scrubber.learn(
+            &Secret::new(secret.into()),
+            &["app".into(), "db.example.com".into()],
+        );
         scrubber
     }
 
@@ -175,7 +257,9 @@ mod tests {
             secret.replace('\'', "''"),
             r#"o\'Neil\\"10%ü"#.to_owned(),
             r#"o'Neil\\\"10%ü"#.to_owned(),
-            url_encoded(secret),
+            "o%27Neil%5C%2210%25%C3%BC".to_owned(),
+            "o%27Neil%5c%2210%25%c3%bc".to_owned(),
+            r#"o&#39;Neil\&quot;10%ü"#.to_owned(),
         ] {
             let text = scrubber.own_text(&format!("near >{spelling}< at"));
             assert_eq!(text, "near >[secret]< at", "{spelling}");
@@ -184,10 +268,20 @@ mod tests {
 
     #[test]
     fn causes_are_dropped_where_replacing_would_reveal() {
-        for secret in ["abc", "app"] {
+        for secret in ["abc", "app", "example"] {
             let mut fault = Fault::new(Kind::Policy, "refused");
             fault.causes = vec!["too like abc".into()];
             assert!(knowing(secret).fault(fault).causes.is_empty());
         }
+    }
+
+    #[test]
+    fn one_line_of_a_key_is_removed_and_its_frame_stays() {
+        let scrubber =
+            knowing("-----BEGIN KEY-----\nMIIEcanarycanary77\nAAAA\n-----END KEY-----\n");
+        assert_eq!(
+            scrubber.own_text("-----BEGIN KEY----- bad base64: MIIEcanarycanary77"),
+            "-----BEGIN KEY----- bad base64: [secret]"
+        );
     }
 }

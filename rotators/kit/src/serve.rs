@@ -9,6 +9,7 @@ use std::rc::Rc;
 use serde_json::value::RawValue;
 use turnlock_protocol::message::{CancelParams, Hello, Notification, Reply, RpcError, code};
 use turnlock_protocol::{Fault, Incoming, Kind, Operation, RequestId, VERSIONS};
+use zeroize::Zeroizing;
 
 use crate::dispatch::{Call, RawResult};
 use crate::host::Host;
@@ -34,7 +35,7 @@ pub(crate) async fn serve<R: Rotator>(output: Output) -> u8 {
     let hello = Hello {
         protocol: VERSIONS.to_vec(),
         plugin: R::PLUGIN.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: R::VERSION.to_owned(),
         operations: Operation::ALL
             .iter()
             .map(|operation| operation.name().to_owned())
@@ -53,24 +54,18 @@ pub(crate) async fn serve<R: Rotator>(output: Output) -> u8 {
             }
             line = lines.recv() => match line {
                 Some(Line::Text(line)) => {
-                    if !take::<R>(&line, &output, &host, &mut running) {
+                    if !take::<R>(line, &output, &host, &mut running) {
+                        conclude(&output, &host, running).await;
                         return 2;
                     }
                 }
                 Some(Line::TooLong) => {
                     let _ = output.line(&Reply::error(None, RpcError::new(code::INVALID_REQUEST, "the line is longer than 1 MiB")));
+                    conclude(&output, &host, running).await;
                     return 2;
                 }
                 None => {
-                    // Behind the permit the change is finished, before it the
-                    // end of input means cancel.
-                    host.refused(None);
-                    if let Some(running) = running
-                        && running.permit.get() != PermitState::NotGiven
-                    {
-                        let id = RequestId::Host(running.id);
-                        answer(&output, id, running.work.await);
-                    }
+                    conclude(&output, &host, running).await;
                     return 0;
                 }
             },
@@ -78,9 +73,22 @@ pub(crate) async fn serve<R: Rotator>(output: Output) -> u8 {
     }
 }
 
+/// Nothing more can come from the host: behind the permit the change is
+/// finished, before it this means cancel.
+async fn conclude(output: &Output, host: &Host, running: Option<Running>) {
+    host.left();
+    match running {
+        Some(running) if running.permit.get() == PermitState::NotGiven => {
+            cancelled(output, running);
+        }
+        Some(running) => answer(output, RequestId::Host(running.id), running.work.await),
+        None => {}
+    }
+}
+
 /// Takes one line. False when the peer can no longer be understood.
 fn take<R: Rotator>(
-    line: &[u8],
+    line: Zeroizing<Vec<u8>>,
     output: &Rc<Output>,
     host: &Rc<Host>,
     running: &mut Option<Running>,
@@ -88,7 +96,7 @@ fn take<R: Rotator>(
     let refuse = |id, code, message: &str| {
         let _ = output.line(&Reply::error(id, RpcError::new(code, message)));
     };
-    match Incoming::parse(line) {
+    match Incoming::parse(&line) {
         Err(malformed) => {
             refuse(None, code::PARSE, &malformed.to_string());
             return false;
@@ -113,7 +121,7 @@ fn take<R: Rotator>(
         Ok(Incoming::Request {
             id: RequestId::Host(id),
             method,
-            params,
+            ..
         }) => match Operation::named(method) {
             _ if running.is_some() => {
                 refuse(
@@ -134,9 +142,15 @@ fn take<R: Rotator>(
                     id,
                     permit: Rc::clone(&permit),
                 };
-                let params = params.map(ToOwned::to_owned);
-                let work =
-                    Box::pin(async move { call.perform::<R>(operation, params.as_deref()).await });
+                // The line itself goes along, read once more there: its params
+                // are secret, and a copy of them would have to be cleared too.
+                let work = Box::pin(async move {
+                    let params = match Incoming::parse(&line) {
+                        Ok(Incoming::Request { params, .. }) => params,
+                        _ => None,
+                    };
+                    call.perform::<R>(operation, params).await
+                });
                 *running = Some(Running { id, permit, work });
             }
         },
@@ -151,13 +165,20 @@ fn cancel(params: Option<&RawValue>, output: &Output, running: &mut Option<Runni
         asked.as_ref().is_some_and(|asked| asked.id == running.id)
             && running.permit.get() == PermitState::NotGiven
     };
-    if let Some(cancelled) = running.take_if(matches) {
-        let fault = Fault::new(
-            Kind::Cancelled,
-            "cancelled by the host before anything changed",
-        );
-        let _ = output.line(&Reply::error(Some(RequestId::Host(cancelled.id)), fault));
+    if let Some(running) = running.take_if(matches) {
+        cancelled(output, running);
     }
+}
+
+/// Drops what is running in front of the threshold, and says so.
+fn cancelled(output: &Output, running: Running) {
+    let id = RequestId::Host(running.id);
+    drop(running);
+    let fault = Fault::new(
+        Kind::Cancelled,
+        "cancelled by the host before anything changed",
+    );
+    let _ = output.line(&Reply::error(Some(id), fault));
 }
 
 /// A broken pipe changes nothing here: the end of input follows.

@@ -85,7 +85,7 @@ impl Crossed {
 
     /// The target gave a definite answer that proves nothing changed, and the
     /// change was sent exactly once. Only answers on the rotator's documented
-    /// list may come here.
+    /// list may come here, and the operation ends with the fault.
     pub fn definitely_refused(&self, fault: Fault) -> Fault {
         self.state.set(PermitState::DefinitelyRefused);
         fault
@@ -95,7 +95,8 @@ impl Crossed {
     /// until it is durable there.
     ///
     /// # Errors
-    /// `cancelled` when the host did not stage it.
+    /// `cancelled` when the host did not stage it. Nobody holds the secret
+    /// then: remove it from the target, and return the error.
     pub async fn minted(self, next: Credential) -> Result<Done, Fault> {
         if !self.host.minted(self.request, &next).await {
             return Err(Fault::new(

@@ -14,12 +14,7 @@ use super::writer::View;
 use crate::vault::{AuditEvent, AuditRow};
 
 fn cell(number: u64) -> Cell<'static> {
-    Cell {
-        table: "audit",
-        column: "body",
-        row: number,
-        version: 0,
-    }
+    Cell { table: "audit", column: "body", row: number, version: 0 }
 }
 
 /// An event of one record.
@@ -29,29 +24,13 @@ pub(super) fn event(
     attempt: Option<&str>,
     detail: Option<String>,
 ) -> AuditEvent {
-    AuditEvent {
-        what: what.to_owned(),
-        uid: uid.cloned(),
-        attempt: attempt.map(str::to_owned),
-        account: None,
-        detail,
-    }
+    AuditEvent { what: what.to_owned(), uid: uid.cloned(), attempt: attempt.map(str::to_owned), account: None, detail }
 }
 
 /// Appends a row after row `last`; returns its number.
-pub(super) fn append(
-    view: &View<'_>,
-    last: u64,
-    at: Timestamp,
-    event: AuditEvent,
-) -> Result<u64, Broken> {
+pub(super) fn append(view: &View<'_>, last: u64, at: Timestamp, event: AuditEvent) -> Result<u64, Broken> {
     let previous = head(view, last)?;
-    let mut row = AuditRow {
-        number: last + 1,
-        at,
-        event,
-        chain: previous,
-    };
+    let mut row = AuditRow { number: last + 1, at, event, chain: previous };
     row.chain = hex(&Sha256::digest(&*to_json(&row)?));
     insert(view, &row)?;
     Ok(row.number)
@@ -69,19 +48,14 @@ pub(super) fn insert(view: &View<'_>, row: &AuditRow) -> Result<(), Broken> {
 /// The chain up to a row.
 pub(super) fn head(view: &View<'_>, number: u64) -> Result<String, Broken> {
     if number == 0 {
-        return Ok(hex(&Sha256::new()
-            .chain_update(b"turnlock audit 1\0")
-            .chain_update(view.keys.vault)
-            .finalize()));
+        return Ok(hex(&Sha256::new().chain_update(b"turnlock audit 1\0").chain_update(view.keys.vault).finalize()));
     }
     let sealed: Vec<u8> = view
         .connection
         .prepare_cached("SELECT body FROM audit WHERE number = ?")?
         .query_row([number], |row| row.get(0))
         .map_err(|error| match error {
-            rusqlite::Error::QueryReturnedNoRows => {
-                damaged(format!("audit row {number} is missing"))
-            }
+            rusqlite::Error::QueryReturnedNoRows => damaged(format!("audit row {number} is missing")),
             other => other.into(),
         })?;
     let row: AuditRow = view.keys.unseal(cell(number), &sealed)?;
@@ -94,9 +68,8 @@ pub(super) fn rows(
     from: u64,
     visit: &mut dyn FnMut(AuditRow) -> Result<bool, Broken>,
 ) -> Result<(), Broken> {
-    let mut select = view
-        .connection
-        .prepare_cached("SELECT number, body FROM audit WHERE number >= ? ORDER BY number")?;
+    let mut select =
+        view.connection.prepare_cached("SELECT number, body FROM audit WHERE number >= ? ORDER BY number")?;
     let mut rows = select.query([from])?;
     while let Some(row) = rows.next()? {
         let number: u64 = row.get(0)?;
@@ -124,9 +97,7 @@ pub(super) fn verify(view: &View<'_>, last: u64) -> Result<(u64, String), Broken
         Ok(true)
     })?;
     if number != last {
-        return Err(damaged(format!(
-            "the audit chain has {number} rows where {last} were written"
-        )));
+        return Err(damaged(format!("the audit chain has {number} rows where {last} were written")));
     }
     Ok((number, chain))
 }

@@ -36,10 +36,7 @@ impl Broken {
     pub(super) fn at(self, path: &Path, doing: &'static str) -> VaultError {
         match self {
             Self::Vault(error) => error,
-            Self::Damaged(what) => VaultError::Damaged {
-                path: path.to_owned(),
-                what,
-            },
+            Self::Damaged(what) => VaultError::Damaged { path: path.to_owned(), what },
             Self::Sql(error) => sql(&error, path, doing),
         }
     }
@@ -50,26 +47,17 @@ pub(super) fn io(error: &std::io::Error, path: &Path, doing: &'static str) -> Va
     match error.kind() {
         std::io::ErrorKind::NotFound => VaultError::Missing(path.to_owned()),
         std::io::ErrorKind::AlreadyExists => VaultError::Exists(path.to_owned()),
-        _ => VaultError::Storage {
-            doing,
-            why: format!("{}: {error}", path.display()),
-        },
+        _ => VaultError::Storage { doing, why: format!("{}: {error}", path.display()) },
     }
 }
 
 /// A failure of the operating system on a file that is not the vault.
 pub(super) fn other_io(error: &std::io::Error, path: &Path, doing: &'static str) -> VaultError {
-    VaultError::Storage {
-        doing,
-        why: format!("{}: {error}", path.display()),
-    }
+    VaultError::Storage { doing, why: format!("{}: {error}", path.display()) }
 }
 
 fn sql(error: &rusqlite::Error, path: &Path, doing: &'static str) -> VaultError {
-    let damaged = |what: String| VaultError::Damaged {
-        path: path.to_owned(),
-        what,
-    };
+    let damaged = |what: String| VaultError::Damaged { path: path.to_owned(), what };
     let rusqlite::Error::SqliteFailure(failure, words) = error else {
         // A column of another type, a row that is not there: the schema was altered.
         return damaged(error.to_string());
@@ -100,17 +88,8 @@ fn sql(error: &rusqlite::Error, path: &Path, doing: &'static str) -> VaultError 
 /// The same failure once more, for another caller of one batch.
 pub(super) fn again(error: &VaultError) -> VaultError {
     match error {
-        VaultError::Damaged { path, what } => VaultError::Damaged {
-            path: path.clone(),
-            what: what.clone(),
-        },
-        VaultError::Storage { doing, why } => VaultError::Storage {
-            doing,
-            why: why.clone(),
-        },
-        other => VaultError::Storage {
-            doing: "written",
-            why: other.to_string(),
-        },
+        VaultError::Damaged { path, what } => VaultError::Damaged { path: path.clone(), what: what.clone() },
+        VaultError::Storage { doing, why } => VaultError::Storage { doing, why: why.clone() },
+        other => VaultError::Storage { doing: "written", why: other.to_string() },
     }
 }

@@ -96,37 +96,24 @@ pub(super) fn identify(path: &Path) -> Result<Identified, VaultError> {
     refuse_network(&path)?;
     let meta = fs::metadata(&path).map_err(|error| io(&error, &path, "read"))?;
     if !meta.is_file() {
-        return Err(VaultError::Damaged {
-            path,
-            what: "it is not a file".to_owned(),
-        });
+        return Err(VaultError::Damaged { path, what: "it is not a file".to_owned() });
     }
     if meta.len() < 512 {
-        return Err(VaultError::Damaged {
-            path,
-            what: "it is shorter than any vault".to_owned(),
-        });
+        return Err(VaultError::Damaged { path, what: "it is shorter than any vault".to_owned() });
     }
-    Ok(Identified {
-        device: meta.dev(),
-        inode: meta.ino(),
-        path,
-    })
+    Ok(Identified { device: meta.dev(), inode: meta.ino(), path })
 }
 
 /// Tells a vault from another file, and from one whose end is missing.
 pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<(), Broken> {
-    let ask =
-        |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
+    let ask = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
     if ask("application_id")? != APPLICATION {
         return Err(damaged("it does not begin as a vault does"));
     }
     let pages = u64::from(ask("page_count")?) * u64::from(ask("page_size")?);
     // With a log beside it, pages may wait there to be copied into the file.
     let logged = fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
-    let length = fs::metadata(path)
-        .map_err(|error| io(&error, path, "read"))?
-        .len();
+    let length = fs::metadata(path).map_err(|error| io(&error, path, "read"))?.len();
     if !logged && length < pages {
         return Err(damaged("its end is missing"));
     }
@@ -136,11 +123,7 @@ pub(super) fn recognise(connection: &Connection, path: &Path) -> Result<(), Brok
         return Err(damaged("its two format numbers differ"));
     }
     if found > FORMAT {
-        return Err(VaultError::NewerFormat {
-            found,
-            known: FORMAT,
-        }
-        .into());
+        return Err(VaultError::NewerFormat { found, known: FORMAT }.into());
     }
     Ok(())
 }
@@ -149,27 +132,21 @@ impl Identified {
     /// Refuses when the path has come to mean another file: what is written
     /// into the file that we hold open would be gone with it.
     pub(super) fn still_there(&self) -> Result<(), VaultError> {
-        let there = fs::metadata(&self.path)
-            .is_ok_and(|meta| meta.dev() == self.device && meta.ino() == self.inode);
+        let there = fs::metadata(&self.path).is_ok_and(|meta| meta.dev() == self.device && meta.ino() == self.inode);
         if there {
             return Ok(());
         }
         Err(VaultError::Storage {
             doing: "written",
-            why: format!(
-                "{} was replaced or removed while it was open; start again",
-                self.path.display()
-            ),
+            why: format!("{} was replaced or removed while it was open; start again", self.path.display()),
         })
     }
 }
 
 /// A connection that reads, and changes nothing, not even by being closed.
 pub(super) fn reader(path: &Path) -> Result<Connection, Broken> {
-    let connection = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(LOCK_PATIENCE)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -181,10 +158,8 @@ pub(super) fn reader(path: &Path) -> Result<Connection, Broken> {
 
 /// The connection that writes. What its promise rests on is read back.
 pub(super) fn writer(path: &Path) -> Result<Connection, Broken> {
-    let connection = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(LOCK_PATIENCE)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -196,12 +171,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, Broken> {
     if mode != "wal" {
         return Err(damaged(format!("its journal is `{mode}`, not `wal`")));
     }
-    for (pragma, wanted) in [
-        ("synchronous", 2),
-        ("foreign_keys", 1),
-        ("secure_delete", 1),
-        ("trusted_schema", 0),
-    ] {
+    for (pragma, wanted) in [("synchronous", 2), ("foreign_keys", 1), ("secure_delete", 1), ("trusted_schema", 0)] {
         let found: i64 = connection.pragma_query_value(None, pragma, |row| row.get(0))?;
         if found != wanted {
             return Err(VaultError::Storage {
@@ -217,10 +187,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, Broken> {
 /// Makes a new file beside the place it is meant for, lets `fill` write it,
 /// and moves it there when all of it is durable. A crash leaves no half vault,
 /// and a file that is there already is never touched.
-pub(super) fn new_file(
-    path: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), Broken>,
-) -> Result<(), Broken> {
+pub(super) fn new_file(path: &Path, fill: impl FnOnce(&Path) -> Result<(), Broken>) -> Result<(), Broken> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
@@ -234,11 +201,7 @@ pub(super) fn new_file(
             return Err(VaultError::Exists(there).into());
         }
     }
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let unfinished = directory.join(format!(".{name}.{}", hex(&random::<8>()?)));
     let made = fill_and_move(&unfinished, path, &directory, fill);
     if made.is_err() {
@@ -256,22 +219,11 @@ fn fill_and_move(
     fill: impl FnOnce(&Path) -> Result<(), Broken>,
 ) -> Result<(), Broken> {
     let failed = |error: std::io::Error| io(&error, path, "written");
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(unfinished)
-        .map_err(failed)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished).map_err(failed)?;
     fill(unfinished)?;
     file.sync_all().map_err(failed)?;
-    rustix::fs::renameat_with(
-        rustix::fs::CWD,
-        unfinished,
-        rustix::fs::CWD,
-        path,
-        rustix::fs::RenameFlags::NOREPLACE,
-    )
-    .map_err(|error| failed(error.into()))?;
+    rustix::fs::renameat_with(rustix::fs::CWD, unfinished, rustix::fs::CWD, path, rustix::fs::RenameFlags::NOREPLACE)
+        .map_err(|error| failed(error.into()))?;
     flush_directory(directory).map_err(failed)?;
     Ok(())
 }
@@ -281,11 +233,7 @@ fn fill_and_move(
 pub(super) fn close_whole(connection: Connection) -> Result<(), Broken> {
     if !empty_log(&connection)? {
         let why = "its log cannot be copied into the file".to_owned();
-        return Err(VaultError::Storage {
-            doing: "written",
-            why,
-        }
-        .into());
+        return Err(VaultError::Storage { doing: "written", why }.into());
     }
     connection.close().map_err(|(_, error)| error.into())
 }
@@ -293,17 +241,14 @@ pub(super) fn close_whole(connection: Connection) -> Result<(), Broken> {
 /// Copies the log into the file and cuts it to nothing; false when somebody
 /// is still reading from it.
 pub(super) fn empty_log(connection: &Connection) -> Result<bool, Broken> {
-    let busy: i64 =
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))?;
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))?;
     Ok(busy == 0)
 }
 
 /// Empty tables in a file that is there and empty.
 pub(super) fn lay_out(path: &Path) -> Result<Connection, Broken> {
-    let connection = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.pragma_update(None, "page_size", 4096)?;
     connection.pragma_update(None, "application_id", APPLICATION)?;
     connection.pragma_update(None, "user_version", FORMAT)?;
@@ -319,11 +264,7 @@ pub(super) fn write_durably(path: &Path, content: &[u8]) -> std::io::Result<()> 
     let suffix = random::<8>().map_err(|error| std::io::Error::other(error.to_string()))?;
     let unfinished = beside(path, &format!(".{}", hex(&suffix)));
     let written = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&unfinished, path)?;
@@ -341,15 +282,8 @@ pub(super) fn make_directory(directory: &Path) -> Result<(), VaultError> {
         return Ok(());
     }
     let failed = |error: std::io::Error| other_io(&error, directory, "written");
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(failed)?;
-    if let Some(above) = directory
-        .parent()
-        .filter(|above| !above.as_os_str().is_empty())
-    {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    if let Some(above) = directory.parent().filter(|above| !above.as_os_str().is_empty()) {
         flush_directory(above).map_err(failed)?;
     }
     Ok(())
@@ -371,10 +305,7 @@ fn refuse_network(path: &Path) -> Result<(), VaultError> {
     let about = rustix::fs::statfs(path).map_err(|error| io(&error.into(), path, "read"))?;
     match network_name(about.f_type as u64 & 0xffff_ffff) {
         None => Ok(()),
-        Some(name) => Err(VaultError::NetworkFilesystem {
-            path: path.to_owned(),
-            filesystem: name.to_owned(),
-        }),
+        Some(name) => Err(VaultError::NetworkFilesystem { path: path.to_owned(), filesystem: name.to_owned() }),
     }
 }
 

@@ -100,10 +100,7 @@ impl HostState {
     pub fn named(directory: impl Into<PathBuf>, machine: &str) -> Result<Self, VaultError> {
         let directory = directory.into();
         make_directory(&directory)?;
-        Ok(Self {
-            directory,
-            machine: machine.to_owned(),
-        })
+        Ok(Self { directory, machine: machine.to_owned() })
     }
 
     pub(super) fn machine(&self) -> &str {
@@ -111,13 +108,7 @@ impl HostState {
     }
 
     /// Whether a file is the one this machine knows.
-    pub(super) fn judge(
-        &self,
-        vault: &[u8; 16],
-        ours: bool,
-        file: &Identified,
-        mark: &Mark,
-    ) -> Option<Doubt> {
+    pub(super) fn judge(&self, vault: &[u8; 16], ours: bool, file: &Identified, mark: &Mark) -> Option<Doubt> {
         let remembered = match self.recall(vault) {
             Ok(Some(remembered)) => remembered,
             Ok(None) => return (!ours).then_some(Doubt::OtherMachine),
@@ -131,9 +122,7 @@ impl HostState {
         if known.instance != mark.instance {
             return Some(Doubt::Copy);
         }
-        if mark.generation < known.generation
-            || (mark.generation == known.generation && mark.tip != known.tip)
-        {
+        if mark.generation < known.generation || (mark.generation == known.generation && mark.tip != known.tip) {
             return Some(Doubt::Restored);
         }
         let same_file = remembered.device == file.device && remembered.inode == file.inode;
@@ -142,9 +131,8 @@ impl HostState {
         }
         // Another file. Where the known one is gone, this one is it, moved —
         // if it is exactly as far: a copy made before the end is not.
-        let known_file_lives = super::file::identify(&remembered.path).is_ok_and(|known| {
-            known.device == remembered.device && known.inode == remembered.inode
-        });
+        let known_file_lives = super::file::identify(&remembered.path)
+            .is_ok_and(|known| known.device == remembered.device && known.inode == remembered.inode);
         match (known_file_lives, known == mark) {
             (true, _) => Some(Doubt::Copy),
             (false, true) => None,
@@ -154,22 +142,12 @@ impl HostState {
 
     /// Remembers how far a vault has come; never less than before, unless
     /// this is another instance, which a person has adopted.
-    pub(super) fn advance(
-        &self,
-        vault: &[u8; 16],
-        file: &Identified,
-        mark: &Mark,
-    ) -> Result<(), VaultError> {
+    pub(super) fn advance(&self, vault: &[u8; 16], file: &Identified, mark: &Mark) -> Result<(), VaultError> {
         let lock_path = self.directory.join(format!("{}.lock", hex(vault)));
         let failed = |error: std::io::Error| other_io(&error, &self.directory, "written");
         make_directory(&self.directory)?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(lock_path)
-            .map_err(failed)?;
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock_path).map_err(failed)?;
         lock.lock().map_err(failed)?;
         if let Ok(text) = fs::read(self.of(vault))
             && let Ok(known) = serde_json::from_slice::<Remembered>(&text)
@@ -202,9 +180,7 @@ impl HostState {
     /// nobody's concern.
     pub(super) fn note(&self, vault: &[u8; 16], mark: &Mark) {
         let known = self.noted(vault);
-        if known.is_some_and(|known| {
-            known.instance == mark.instance && known.generation >= mark.generation
-        }) {
+        if known.is_some_and(|known| known.instance == mark.instance && known.generation >= mark.generation) {
             return;
         }
         let Ok(text) = serde_json::to_string(mark) else {
@@ -214,13 +190,7 @@ impl HostState {
         // in place, and what was torn does not fit its own digest.
         let line = format!("{text:<160} {}\n", digest_of(&text));
         let path = self.directory.join(format!("{}.mark", hex(vault)));
-        if let Ok(file) = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-        {
+        if let Ok(file) = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path) {
             let _ = file.write_all_at(line.as_bytes(), 0);
         }
     }
@@ -229,9 +199,7 @@ impl HostState {
         let line = fs::read_to_string(self.directory.join(format!("{}.mark", hex(vault)))).ok()?;
         let (text, digest) = line.trim_end().rsplit_once(' ')?;
         let text = text.trim_end();
-        (digest_of(text) == digest)
-            .then(|| serde_json::from_str(text).ok())
-            .flatten()
+        (digest_of(text) == digest).then(|| serde_json::from_str(text).ok()).flatten()
     }
 
     fn recall(&self, vault: &[u8; 16]) -> std::io::Result<Option<Remembered>> {
@@ -295,10 +263,7 @@ impl Doubt {
 /// The machine's name is not ours to write down.
 fn digest_of(machine: &str) -> String {
     use sha2::{Digest, Sha256};
-    hex(&Sha256::new()
-        .chain_update(b"turnlock machine\0")
-        .chain_update(machine)
-        .finalize())
+    hex(&Sha256::new().chain_update(b"turnlock machine\0").chain_update(machine).finalize())
 }
 
 fn drawn_name(path: &Path) -> Result<String, VaultError> {

@@ -45,12 +45,7 @@ fn record(keys: &Keys, uid: &Uid) -> Lookup {
 }
 
 pub(super) fn cell(fence: u64) -> Cell<'static> {
-    Cell {
-        table: "leases",
-        column: "holder",
-        row: fence,
-        version: 0,
-    }
+    Cell { table: "leases", column: "holder", row: fence, version: 0 }
 }
 
 struct Wish {
@@ -62,18 +57,9 @@ struct Wish {
 fn wishes(keys: &Keys, wanted: &LeaseRequest) -> BTreeMap<Lookup, Wish> {
     let mut wishes = BTreeMap::new();
     // First the shared one: where the same record is also wanted alone, alone wins.
-    let admin = wanted
-        .admin
-        .iter()
-        .map(|uid| (Name::Record(uid.clone()), true));
-    let records = wanted
-        .records
-        .iter()
-        .map(|uid| (Name::Record(uid.clone()), false));
-    let account = wanted
-        .account
-        .iter()
-        .map(|identity| (Name::Account(identity.clone()), false));
+    let admin = wanted.admin.iter().map(|uid| (Name::Record(uid.clone()), true));
+    let records = wanted.records.iter().map(|uid| (Name::Record(uid.clone()), false));
+    let account = wanted.account.iter().map(|identity| (Name::Account(identity.clone()), false));
     for (name, shared) in admin.chain(records).chain(account) {
         wishes.insert(name.lookup(keys), Wish { name, shared });
     }
@@ -91,17 +77,11 @@ pub(super) fn acquire(txn: &mut Txn<'_>, wanted: &LeaseRequest) -> Result<Acquir
 }
 
 /// Grants what is held only by holders that stand as they were seen.
-pub(super) fn seize(
-    txn: &mut Txn<'_>,
-    wanted: &LeaseRequest,
-    seen: &[Holder],
-) -> Result<Acquired, Broken> {
+pub(super) fn seize(txn: &mut Txn<'_>, wanted: &LeaseRequest, seen: &[Holder]) -> Result<Acquired, Broken> {
     let wishes = wishes(&txn.view.keys, wanted);
     let holders = in_the_way(&txn.view, &wishes)?;
     let moved = |holder: &Holder| {
-        !seen.iter().any(|seen| {
-            seen.key == holder.key && seen.fence == holder.fence && seen.renewal == holder.renewal
-        })
+        !seen.iter().any(|seen| seen.key == holder.key && seen.fence == holder.fence && seen.renewal == holder.renewal)
     };
     if holders.iter().any(moved) {
         return Ok(Acquired::Busy(holders));
@@ -115,19 +95,16 @@ pub(super) fn seize(
             "seized",
             wanted.records.first(),
             None,
-            Some(format!(
-                "from process {} on {}",
-                holder.owner.process.pid, holder.owner.machine
-            )),
+            Some(format!("from process {} on {}", holder.owner.process.pid, holder.owner.machine)),
         ))?;
     }
     grant(txn, wanted, wishes)
 }
 
 fn in_the_way(view: &View<'_>, wishes: &BTreeMap<Lookup, Wish>) -> Result<Vec<Holder>, Broken> {
-    let mut select = view.connection.prepare_cached(
-        "SELECT fence, renewal, ttl, holder FROM leases WHERE name = ? AND NOT (shared AND ?)",
-    )?;
+    let mut select = view
+        .connection
+        .prepare_cached("SELECT fence, renewal, ttl, holder FROM leases WHERE name = ? AND NOT (shared AND ?)")?;
     let mut holders = Vec::new();
     for (key, wish) in wishes {
         let mut rows = select.query(params![key, wish.shared])?;
@@ -146,23 +123,12 @@ fn in_the_way(view: &View<'_>, wishes: &BTreeMap<Lookup, Wish>) -> Result<Vec<Ho
     Ok(holders)
 }
 
-fn grant(
-    txn: &mut Txn<'_>,
-    wanted: &LeaseRequest,
-    wishes: BTreeMap<Lookup, Wish>,
-) -> Result<Acquired, Broken> {
+fn grant(txn: &mut Txn<'_>, wanted: &LeaseRequest, wishes: BTreeMap<Lookup, Wish>) -> Result<Acquired, Broken> {
     txn.meta.fence += 1;
     let fence = txn.meta.fence;
-    let mut lease = Lease {
-        fence,
-        keys: Vec::with_capacity(wishes.len()),
-        ttl_ms: wanted.ttl_ms,
-    };
+    let mut lease = Lease { fence, keys: Vec::with_capacity(wishes.len()), ttl_ms: wanted.ttl_ms };
     for (key, wish) in wishes {
-        let held = Held {
-            owner: wanted.owner.clone(),
-            name: wish.name,
-        };
+        let held = Held { owner: wanted.owner.clone(), name: wish.name };
         let sealed = txn.view.keys.seal(cell(fence), &held)?;
         txn.view
             .connection
@@ -175,9 +141,7 @@ fn grant(
 
 /// Refuses a lease of which anything was taken over.
 pub(super) fn check(view: &View<'_>, lease: &Lease) -> Result<(), Broken> {
-    let mut select = view
-        .connection
-        .prepare_cached("SELECT 1 FROM leases WHERE name = ? AND fence = ?")?;
+    let mut select = view.connection.prepare_cached("SELECT 1 FROM leases WHERE name = ? AND fence = ?")?;
     for key in &lease.keys {
         if !select.exists(params![key, lease.fence])? {
             return Err(VaultError::Fenced.into());
@@ -189,9 +153,8 @@ pub(super) fn check(view: &View<'_>, lease: &Lease) -> Result<(), Broken> {
 /// The same, and the lease holds this record alone.
 pub(super) fn check_for(view: &View<'_>, lease: &Lease, uid: &Uid) -> Result<(), Broken> {
     check(view, lease)?;
-    let mut select = view
-        .connection
-        .prepare_cached("SELECT 1 FROM leases WHERE name = ? AND fence = ? AND NOT shared")?;
+    let mut select =
+        view.connection.prepare_cached("SELECT 1 FROM leases WHERE name = ? AND fence = ? AND NOT shared")?;
     if !select.exists(params![record(&view.keys, uid), lease.fence])? {
         return Err(VaultError::Fenced.into());
     }
@@ -207,9 +170,7 @@ pub(super) fn renew(view: &View<'_>, lease: &Lease) -> Result<(), Broken> {
 }
 
 pub(super) fn release(view: &View<'_>, lease: &Lease) -> Result<(), Broken> {
-    let mut delete = view
-        .connection
-        .prepare_cached("DELETE FROM leases WHERE name = ? AND fence = ?")?;
+    let mut delete = view.connection.prepare_cached("DELETE FROM leases WHERE name = ? AND fence = ?")?;
     for key in &lease.keys {
         delete.execute(params![key, lease.fence])?;
     }

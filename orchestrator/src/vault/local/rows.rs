@@ -85,10 +85,7 @@ pub(super) struct Row {
 
 pub(super) fn account(keys: &Keys, purpose: &str, identity: &Identity) -> Lookup {
     let port = identity.port.to_string();
-    keys.lookup(
-        purpose,
-        &[&identity.plugin, &identity.host, &port, &identity.login],
-    )
+    keys.lookup(purpose, &[&identity.plugin, &identity.host, &port, &identity.login])
 }
 
 fn uid_lookup(keys: &Keys, uid: &Uid) -> Lookup {
@@ -103,10 +100,7 @@ impl Card {
     /// Everything a person may call the record, besides its UID.
     fn names(&self) -> impl Iterator<Item = String> {
         let title = std::iter::once(self.title.clone());
-        let below = self
-            .folders
-            .iter()
-            .map(|folder| format!("{folder}/{}", self.title));
+        let below = self.folders.iter().map(|folder| format!("{folder}/{}", self.title));
         let endpoints = self.endpoints.iter().map(|(name, _, _)| name.clone());
         title.chain(below).chain(endpoints)
     }
@@ -114,15 +108,8 @@ impl Card {
     /// Under which look-up values the record is to be found.
     pub(super) fn lookups(&self, keys: &Keys) -> Lookups {
         Lookups {
-            names: self
-                .names()
-                .map(|called| name_lookup(keys, &called))
-                .collect(),
-            accounts: self
-                .identities
-                .iter()
-                .map(|identity| account(keys, "account", identity))
-                .collect(),
+            names: self.names().map(|called| name_lookup(keys, &called)).collect(),
+            accounts: self.identities.iter().map(|identity| account(keys, "account", identity)).collect(),
         }
     }
 
@@ -145,9 +132,7 @@ impl Written {
         let endpoints = endpoints(record);
         let default = text_of(record, "cmdr:plugin").or_else(|| {
             // Identities come default first, then one for each endpoint.
-            (identities.len() > endpoints.len())
-                .then(|| identities.first().map(|first| first.plugin.clone()))
-                .flatten()
+            (identities.len() > endpoints.len()).then(|| identities.first().map(|first| first.plugin.clone())).flatten()
         });
         let folders = record.folders.iter().map(|folder| {
             let parts = [folder.shared.as_deref(), folder.path.as_deref()];
@@ -171,11 +156,7 @@ impl Written {
             endpoints,
             identities: identities.to_vec(),
         };
-        Ok(Self {
-            uid: record.uid.clone(),
-            card,
-            body: to_json(record)?,
-        })
+        Ok(Self { uid: record.uid.clone(), card, body: to_json(record)? })
     }
 }
 
@@ -183,30 +164,21 @@ impl Written {
 /// one's labelled fields.
 fn named(record: &Record) -> Vec<(&str, &Secret)> {
     match &record.body {
-        Body::Untyped(body) => body
-            .custom
-            .iter()
-            .map(|field| (field.name.as_str(), &field.value))
-            .collect(),
+        Body::Untyped(body) => body.custom.iter().map(|field| (field.name.as_str(), &field.value)).collect(),
         Body::Typed(body) => body
             .fields
             .iter()
             .chain(&body.custom)
-            .filter_map(
-                |field| match (field.label.as_deref(), field.value.first()) {
-                    (Some(label), Some(FieldValue::Text(text))) => Some((label, text)),
-                    _ => None,
-                },
-            )
+            .filter_map(|field| match (field.label.as_deref(), field.value.first()) {
+                (Some(label), Some(FieldValue::Text(text))) => Some((label, text)),
+                _ => None,
+            })
             .collect(),
     }
 }
 
 fn text_of(record: &Record, name: &str) -> Option<String> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "plugin names and descriptions of endpoints are shown in lists"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "plugin names and descriptions of endpoints are shown in lists")]
     named(record)
         .into_iter()
         .find(|(found, text)| *found == name && !text.is_empty())
@@ -216,17 +188,10 @@ fn text_of(record: &Record, name: &str) -> Option<String> {
 fn endpoints(record: &Record) -> Vec<(String, String, Option<String>)> {
     named(record)
         .into_iter()
-        .filter_map(|(name, _)| {
-            name.strip_prefix("cmdr:plugin:")
-                .filter(|name| !name.contains(':'))
-        })
+        .filter_map(|(name, _)| name.strip_prefix("cmdr:plugin:").filter(|name| !name.contains(':')))
         .filter_map(|name| {
             let plugin = text_of(record, &format!("cmdr:plugin:{name}"))?;
-            Some((
-                name.to_owned(),
-                plugin,
-                text_of(record, &format!("cmdr:plugin:{name}:description")),
-            ))
+            Some((name.to_owned(), plugin, text_of(record, &format!("cmdr:plugin:{name}:description"))))
         })
         .collect()
 }
@@ -248,21 +213,13 @@ fn lost(old: &Record, new: &Record, keep: Keep, known: &[&Credential]) -> Creden
     let mut lost = Credential::empty();
     for (name, secret) in secrets(old, keep) {
         let still_there = kept.iter().any(|(_, kept)| kept.same_as(secret));
-        let noted = known
-            .iter()
-            .any(|credential| credential.fields().any(|(_, known)| known.same_as(secret)));
+        let noted = known.iter().any(|credential| credential.fields().any(|(_, known)| known.same_as(secret)));
         if secret.is_empty() || still_there || noted {
             continue;
         }
         // Names may repeat; nothing is left out because of it.
         let free = (1..)
-            .map(|n| {
-                if n == 1 {
-                    name.to_owned()
-                } else {
-                    format!("{name} {n}")
-                }
-            })
+            .map(|n| if n == 1 { name.to_owned() } else { format!("{name} {n}") })
             .find(|name| lost.get(name).is_none())
             .unwrap_or_default();
         lost = lost.with(&free, secret.duplicate());
@@ -277,11 +234,7 @@ fn secrets(record: &Record, keep: Keep) -> Vec<(&str, &Secret)> {
         Body::Untyped(body) => {
             found.extend(body.password.iter().map(|text| (field::PASSWORD, text)));
             if everything {
-                found.extend(
-                    body.custom
-                        .iter()
-                        .map(|field| (field.name.as_str(), &field.value)),
-                );
+                found.extend(body.custom.iter().map(|field| (field.name.as_str(), &field.value)));
             }
         }
         Body::Typed(body) => {
@@ -319,30 +272,15 @@ fn secrets(record: &Record, keep: Keep) -> Vec<(&str, &Secret)> {
 // ── records ─────────────────────────────────────────────────────────────────
 
 fn card_cell(id: u64, revision: Revision) -> Cell<'static> {
-    Cell {
-        table: "records",
-        column: "card",
-        row: id,
-        version: revision,
-    }
+    Cell { table: "records", column: "card", row: id, version: revision }
 }
 
 fn body_cell(id: u64, revision: Revision) -> Cell<'static> {
-    Cell {
-        table: "records",
-        column: "body",
-        row: id,
-        version: revision,
-    }
+    Cell { table: "records", column: "body", row: id, version: revision }
 }
 
 fn aside_cell(id: u64) -> Cell<'static> {
-    Cell {
-        table: "records",
-        column: "aside",
-        row: id,
-        version: 0,
-    }
+    Cell { table: "records", column: "aside", row: id, version: 0 }
 }
 
 fn state_of(number: u32) -> RecordState {
@@ -360,18 +298,13 @@ impl View<'_> {
             .connection
             .prepare_cached("SELECT id, revision, state FROM records WHERE uid = ?")?
             .query_row([uid_lookup(&self.keys, uid)], |row| {
-                Ok(Row {
-                    id: row.get(0)?,
-                    revision: row.get(1)?,
-                    state: state_of(row.get(2)?),
-                })
+                Ok(Row { id: row.get(0)?, revision: row.get(1)?, state: state_of(row.get(2)?) })
             })
             .optional()?)
     }
 
     pub(super) fn row(&self, uid: &Uid) -> Result<Row, Broken> {
-        self.find_row(uid)?
-            .ok_or_else(|| VaultError::NoRecord(uid.to_string()).into())
+        self.find_row(uid)?.ok_or_else(|| VaultError::NoRecord(uid.to_string()).into())
     }
 
     pub(super) fn record(&self, row: Row) -> Result<Record, Broken> {
@@ -395,17 +328,16 @@ impl View<'_> {
             .connection
             .prepare_cached("SELECT aside FROM records WHERE id = ?")?
             .query_row([id], |row| row.get(0))?;
-        sealed.map_or_else(
-            || Ok(Aside::default()),
-            |sealed| self.keys.unseal(aside_cell(id), &sealed),
-        )
+        sealed.map_or_else(|| Ok(Aside::default()), |sealed| self.keys.unseal(aside_cell(id), &sealed))
     }
 
     pub(super) fn put_aside(&self, id: u64, aside: &Aside) -> Result<(), Broken> {
         let sealed = self.keys.seal(aside_cell(id), aside)?;
-        self.connection
-            .prepare_cached("UPDATE records SET aside = ?, parked = ? WHERE id = ?")?
-            .execute(params![sealed, aside.parked.is_some(), id])?;
+        self.connection.prepare_cached("UPDATE records SET aside = ?, parked = ? WHERE id = ?")?.execute(params![
+            sealed,
+            aside.parked.is_some(),
+            id
+        ])?;
         self.refresh_state(id)
     }
 
@@ -427,9 +359,7 @@ impl View<'_> {
         let mut rows = select.query(rusqlite::params_from_iter(parameters))?;
         while let Some(row) = rows.next()? {
             let (id, revision): (u64, Revision) = (row.get(0)?, row.get(1)?);
-            let card: Card = self
-                .keys
-                .unseal(card_cell(id, revision), &row.get::<_, Vec<u8>>(3)?)?;
+            let card: Card = self.keys.unseal(card_cell(id, revision), &row.get::<_, Vec<u8>>(3)?)?;
             if !visit(card.summary(revision, state_of(row.get(2)?))) {
                 break;
             }
@@ -438,10 +368,7 @@ impl View<'_> {
     }
 
     pub(super) fn named(&self, name: &str) -> Result<Vec<Summary>, Broken> {
-        let lookups = (
-            self.keys.lookup("uid", &[name]),
-            name_lookup(&self.keys, name),
-        );
+        let lookups = (self.keys.lookup("uid", &[name]), name_lookup(&self.keys, name));
         let mut found = Vec::new();
         self.summaries(Some(lookups), &mut |summary| {
             found.push(summary);
@@ -455,29 +382,17 @@ impl View<'_> {
             "SELECT id, revision, state FROM records WHERE id IN (SELECT record FROM accounts WHERE account = ?)",
         )?;
         let rows = select.query_map([account(&self.keys, "account", identity)], |row| {
-            Ok(Row {
-                id: row.get(0)?,
-                revision: row.get(1)?,
-                state: state_of(row.get(2)?),
-            })
+            Ok(Row { id: row.get(0)?, revision: row.get(1)?, state: state_of(row.get(2)?) })
         })?;
         rows.map(|row| Ok(self.card(row?)?.uid)).collect()
     }
 
-    pub(super) fn insert_record(
-        &self,
-        written: &Written,
-        aside: Option<&Aside>,
-    ) -> Result<Row, Broken> {
+    pub(super) fn insert_record(&self, written: &Written, aside: Option<&Aside>) -> Result<Row, Broken> {
         let id: u64 = self
             .connection
             .prepare_cached("INSERT INTO records (uid, revision, card, body) VALUES (?, 1, x'', x'') RETURNING id")?
             .query_row([uid_lookup(&self.keys, &written.uid)], |row| row.get(0))?;
-        let row = Row {
-            id,
-            revision: 1,
-            state: RecordState::Settled,
-        };
+        let row = Row { id, revision: 1, state: RecordState::Settled };
         self.write_record(row, written)?;
         if let Some(aside) = aside {
             self.put_aside(id, aside)?;
@@ -487,39 +402,19 @@ impl View<'_> {
 
     /// Writes card, body and look-ups of a row at its revision.
     fn write_record(&self, row: Row, written: &Written) -> Result<(), Broken> {
-        let card = self
-            .keys
-            .seal(card_cell(row.id, row.revision), &written.card)?;
-        let body = self
-            .keys
-            .seal_bytes(body_cell(row.id, row.revision), &written.body)?;
+        let card = self.keys.seal(card_cell(row.id, row.revision), &written.card)?;
+        let body = self.keys.seal_bytes(body_cell(row.id, row.revision), &written.body)?;
         self.connection
-            .prepare_cached(
-                "UPDATE records SET uid = ?, revision = ?, card = ?, body = ? WHERE id = ?",
-            )?
-            .execute(params![
-                uid_lookup(&self.keys, &written.uid),
-                row.revision,
-                card,
-                body,
-                row.id
-            ])?;
-        self.connection
-            .prepare_cached("DELETE FROM names WHERE record = ?")?
-            .execute([row.id])?;
-        self.connection
-            .prepare_cached("DELETE FROM accounts WHERE record = ?")?
-            .execute([row.id])?;
+            .prepare_cached("UPDATE records SET uid = ?, revision = ?, card = ?, body = ? WHERE id = ?")?
+            .execute(params![uid_lookup(&self.keys, &written.uid), row.revision, card, body, row.id])?;
+        self.connection.prepare_cached("DELETE FROM names WHERE record = ?")?.execute([row.id])?;
+        self.connection.prepare_cached("DELETE FROM accounts WHERE record = ?")?.execute([row.id])?;
         let lookups = written.card.lookups(&self.keys);
-        let mut name = self
-            .connection
-            .prepare_cached("INSERT INTO names (name, record) VALUES (?, ?)")?;
+        let mut name = self.connection.prepare_cached("INSERT INTO names (name, record) VALUES (?, ?)")?;
         for lookup in &lookups.names {
             name.execute(params![lookup, row.id])?;
         }
-        let mut account = self
-            .connection
-            .prepare_cached("INSERT INTO accounts (account, record) VALUES (?, ?)")?;
+        let mut account = self.connection.prepare_cached("INSERT INTO accounts (account, record) VALUES (?, ?)")?;
         for lookup in &lookups.accounts {
             account.execute(params![lookup, row.id])?;
         }
@@ -532,15 +427,9 @@ impl View<'_> {
             .connection
             .prepare_cached("SELECT body FROM records WHERE id = ?")?
             .query_row([row.id], |found| found.get(0))?;
-        let body = self
-            .keys
-            .unseal_bytes(body_cell(row.id, row.revision), &sealed)?;
+        let body = self.keys.unseal_bytes(body_cell(row.id, row.revision), &sealed)?;
         let card = self.card(row)?;
-        Ok(Written {
-            uid: card.uid.clone(),
-            card,
-            body,
-        })
+        Ok(Written { uid: card.uid.clone(), card, body })
     }
 
     /// The same content under this view's keys.
@@ -600,10 +489,7 @@ impl Txn<'_> {
             };
             self.remember(row.id, past)?;
         }
-        let row = Row {
-            revision: row.revision + 1,
-            ..row
-        };
+        let row = Row { revision: row.revision + 1, ..row };
         self.view.write_record(row, written)?;
         Ok(row)
     }
@@ -637,28 +523,19 @@ fn kind_number(kind: PastKind) -> u32 {
 }
 
 fn past_cell(record: u64, number: u64) -> Cell<'static> {
-    Cell {
-        table: "history",
-        column: "body",
-        row: record,
-        version: number,
-    }
+    Cell { table: "history", column: "body", row: record, version: number }
 }
 
 impl View<'_> {
     pub(super) fn history(&self, record: u64) -> Result<Vec<(u64, Past)>, Broken> {
-        let mut select = self.connection.prepare_cached(
-            "SELECT id, number, body FROM history WHERE record = ? ORDER BY number DESC",
-        )?;
+        let mut select = self
+            .connection
+            .prepare_cached("SELECT id, number, body FROM history WHERE record = ? ORDER BY number DESC")?;
         let mut rows = select.query([record])?;
         let mut pasts = Vec::new();
         while let Some(row) = rows.next()? {
             let number: u64 = row.get(1)?;
-            pasts.push((
-                row.get(0)?,
-                self.keys
-                    .unseal(past_cell(record, number), &row.get::<_, Vec<u8>>(2)?)?,
-            ));
+            pasts.push((row.get(0)?, self.keys.unseal(past_cell(record, number), &row.get::<_, Vec<u8>>(2)?)?));
         }
         Ok(pasts)
     }
@@ -669,17 +546,15 @@ impl View<'_> {
         Ok(self
             .connection
             .prepare_cached("SELECT 1 FROM history WHERE id = ? AND kind = ? AND at = ?")?
-            .exists(params![
-                id,
-                kind_number(past.kind),
-                past.at.as_millisecond()
-            ])?)
+            .exists(params![id, kind_number(past.kind), past.at.as_millisecond()])?)
     }
 
     pub(super) fn put_past(&self, id: Option<u64>, record: u64, past: &Past) -> Result<(), Broken> {
         let sealed = self.keys.seal(past_cell(record, past.number), past)?;
         self.connection
-            .prepare_cached("INSERT OR REPLACE INTO history (id, record, number, kind, at, body) VALUES (?, ?, ?, ?, ?, ?)")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO history (id, record, number, kind, at, body) VALUES (?, ?, ?, ?, ?, ?)",
+            )?
             .execute(params![id, record, past.number, kind_number(past.kind), past.at.as_millisecond(), sealed])?;
         Ok(())
     }
@@ -689,12 +564,7 @@ impl View<'_> {
 
 /// An attempt's cell names its record, so that it cannot be moved to another.
 fn attempt_cell(record: u64, id: u64) -> Cell<'static> {
-    Cell {
-        table: "attempts",
-        column: "body",
-        row: id,
-        version: record,
-    }
+    Cell { table: "attempts", column: "body", row: id, version: record }
 }
 
 #[derive(Deserialize)]
@@ -705,23 +575,16 @@ struct Format {
 impl View<'_> {
     /// A record's open attempts, oldest first, with their row numbers.
     pub(super) fn attempts(&self, record: u64) -> Result<Vec<(u64, Attempt)>, Broken> {
-        let mut select = self
-            .connection
-            .prepare_cached("SELECT id, body FROM attempts WHERE record = ? ORDER BY id")?;
+        let mut select =
+            self.connection.prepare_cached("SELECT id, body FROM attempts WHERE record = ? ORDER BY id")?;
         let mut rows = select.query([record])?;
         let mut attempts = Vec::new();
         while let Some(row) = rows.next()? {
             let id: u64 = row.get(0)?;
-            let plain = self
-                .keys
-                .unseal_bytes(attempt_cell(record, id), &row.get::<_, Vec<u8>>(1)?)?;
+            let plain = self.keys.unseal_bytes(attempt_cell(record, id), &row.get::<_, Vec<u8>>(1)?)?;
             let Format { format } = from_json(&plain, "attempts")?;
             if format > STAGE_FORMAT {
-                return Err(VaultError::NewerFormat {
-                    found: format,
-                    known: STAGE_FORMAT,
-                }
-                .into());
+                return Err(VaultError::NewerFormat { found: format, known: STAGE_FORMAT }.into());
             }
             attempts.push((id, from_json(&plain, "attempts")?));
         }
@@ -736,42 +599,28 @@ impl View<'_> {
     }
 
     /// Appends an attempt that was written as JSON before.
-    pub(super) fn insert_attempt(
-        &self,
-        record: u64,
-        parked: bool,
-        json: &[u8],
-    ) -> Result<(), Broken> {
+    pub(super) fn insert_attempt(&self, record: u64, parked: bool, json: &[u8]) -> Result<(), Broken> {
         let id: u64 = self
             .connection
-            .prepare_cached(
-                "INSERT INTO attempts (record, parked, body) VALUES (?, ?, x'') RETURNING id",
-            )?
+            .prepare_cached("INSERT INTO attempts (record, parked, body) VALUES (?, ?, x'') RETURNING id")?
             .query_row(params![record, parked], |row| row.get(0))?;
         let sealed = self.keys.seal_bytes(attempt_cell(record, id), json)?;
-        self.connection
-            .prepare_cached("UPDATE attempts SET body = ? WHERE id = ?")?
-            .execute(params![sealed, id])?;
+        self.connection.prepare_cached("UPDATE attempts SET body = ? WHERE id = ?")?.execute(params![sealed, id])?;
         self.refresh_state(record)
     }
 
-    pub(super) fn put_attempt(
-        &self,
-        record: u64,
-        id: u64,
-        attempt: &Attempt,
-    ) -> Result<(), Broken> {
+    pub(super) fn put_attempt(&self, record: u64, id: u64, attempt: &Attempt) -> Result<(), Broken> {
         let sealed = self.keys.seal(attempt_cell(record, id), attempt)?;
-        self.connection
-            .prepare_cached("UPDATE attempts SET parked = ?, body = ? WHERE id = ?")?
-            .execute(params![attempt.parked.is_some(), sealed, id])?;
+        self.connection.prepare_cached("UPDATE attempts SET parked = ?, body = ? WHERE id = ?")?.execute(params![
+            attempt.parked.is_some(),
+            sealed,
+            id
+        ])?;
         self.refresh_state(record)
     }
 
     pub(super) fn close_attempt(&self, record: u64, id: u64) -> Result<(), Broken> {
-        self.connection
-            .prepare_cached("DELETE FROM attempts WHERE id = ?")?
-            .execute([id])?;
+        self.connection.prepare_cached("DELETE FROM attempts WHERE id = ?")?.execute([id])?;
         self.refresh_state(record)
     }
 }
@@ -779,28 +628,18 @@ impl View<'_> {
 // ── finishes ────────────────────────────────────────────────────────────────
 
 fn finish_cell(record: u64, id: u64) -> Cell<'static> {
-    Cell {
-        table: "finishes",
-        column: "body",
-        row: id,
-        version: record,
-    }
+    Cell { table: "finishes", column: "body", row: id, version: record }
 }
 
 impl View<'_> {
     pub(super) fn finishes(&self, record: u64) -> Result<Vec<(u64, Waiting)>, Broken> {
-        let mut select = self
-            .connection
-            .prepare_cached("SELECT id, body FROM finishes WHERE record = ? ORDER BY id")?;
+        let mut select =
+            self.connection.prepare_cached("SELECT id, body FROM finishes WHERE record = ? ORDER BY id")?;
         let mut rows = select.query([record])?;
         let mut finishes = Vec::new();
         while let Some(row) = rows.next()? {
             let id: u64 = row.get(0)?;
-            finishes.push((
-                id,
-                self.keys
-                    .unseal(finish_cell(record, id), &row.get::<_, Vec<u8>>(1)?)?,
-            ));
+            finishes.push((id, self.keys.unseal(finish_cell(record, id), &row.get::<_, Vec<u8>>(1)?)?));
         }
         Ok(finishes)
     }
@@ -815,31 +654,22 @@ impl View<'_> {
 
     pub(super) fn put_finish(&self, record: u64, id: u64, waiting: &Waiting) -> Result<(), Broken> {
         let sealed = self.keys.seal(finish_cell(record, id), waiting)?;
-        self.connection
-            .prepare_cached("UPDATE finishes SET body = ? WHERE id = ?")?
-            .execute(params![sealed, id])?;
+        self.connection.prepare_cached("UPDATE finishes SET body = ? WHERE id = ?")?.execute(params![sealed, id])?;
         self.refresh_state(record)
     }
 
     pub(super) fn close_finish(&self, record: u64, id: u64) -> Result<(), Broken> {
-        self.connection
-            .prepare_cached("DELETE FROM finishes WHERE id = ?")?
-            .execute([id])?;
+        self.connection.prepare_cached("DELETE FROM finishes WHERE id = ?")?.execute([id])?;
         self.refresh_state(record)
     }
 
     /// Everything open; settled records are not looked at.
     pub(super) fn open_items(&self) -> Result<Vec<OpenItem>, Broken> {
-        let mut select = self
-            .connection
-            .prepare_cached("SELECT id, revision, state FROM records INDEXED BY records_open WHERE state <> 0 ORDER BY id")?;
-        let rows = select.query_map((), |row| {
-            Ok(Row {
-                id: row.get(0)?,
-                revision: row.get(1)?,
-                state: state_of(row.get(2)?),
-            })
-        })?;
+        let mut select = self.connection.prepare_cached(
+            "SELECT id, revision, state FROM records INDEXED BY records_open WHERE state <> 0 ORDER BY id",
+        )?;
+        let rows = select
+            .query_map((), |row| Ok(Row { id: row.get(0)?, revision: row.get(1)?, state: state_of(row.get(2)?) }))?;
         let mut items = Vec::new();
         for row in rows {
             let row = row?;
@@ -854,42 +684,15 @@ impl View<'_> {
                 due,
             };
             for (_, attempt) in self.attempts(row.id)? {
-                let state = if attempt.parked.is_some() {
-                    RecordState::Parked
-                } else {
-                    RecordState::Open
-                };
-                items.push(item(
-                    state,
-                    attempt.staged_at,
-                    Some(attempt.id),
-                    attempt.parked,
-                    None,
-                ));
+                let state = if attempt.parked.is_some() { RecordState::Parked } else { RecordState::Open };
+                items.push(item(state, attempt.staged_at, Some(attempt.id), attempt.parked, None));
             }
             if let Some(parked) = self.aside(row.id)?.parked {
-                items.push(item(
-                    RecordState::Parked,
-                    parked.at,
-                    None,
-                    Some(parked.reason),
-                    None,
-                ));
+                items.push(item(RecordState::Parked, parked.at, None, Some(parked.reason), None));
             }
             for (_, waiting) in self.finishes(row.id)? {
-                let PendingFinish {
-                    attempt,
-                    due,
-                    last_failure,
-                    ..
-                } = waiting.finish;
-                items.push(item(
-                    RecordState::Finishing,
-                    waiting.since,
-                    Some(attempt),
-                    last_failure,
-                    Some(due),
-                ));
+                let PendingFinish { attempt, due, last_failure, .. } = waiting.finish;
+                items.push(item(RecordState::Finishing, waiting.since, Some(attempt), last_failure, Some(due)));
             }
         }
         Ok(items)
@@ -905,12 +708,7 @@ pub(super) struct Budget {
     pub(super) spent: Vec<Timestamp>,
 }
 
-const BUDGET: Cell<'static> = Cell {
-    table: "budgets",
-    column: "body",
-    row: 0,
-    version: 0,
-};
+const BUDGET: Cell<'static> = Cell { table: "budgets", column: "body", row: 0, version: 0 };
 
 impl View<'_> {
     pub(super) fn budget(&self, identity: &Identity) -> Result<Budget, Broken> {
@@ -920,10 +718,7 @@ impl View<'_> {
             .query_row([account(&self.keys, "budget", identity)], |row| row.get(0))
             .optional()?;
         let budget = match sealed {
-            None => Budget {
-                identity: identity.clone(),
-                spent: Vec::new(),
-            },
+            None => Budget { identity: identity.clone(), spent: Vec::new() },
             Some(sealed) => self.keys.unseal(BUDGET, &sealed)?,
         };
         if budget.identity != *identity {
@@ -936,10 +731,7 @@ impl View<'_> {
         let sealed = self.keys.seal(BUDGET, budget)?;
         self.connection
             .prepare_cached("INSERT OR REPLACE INTO budgets (account, body) VALUES (?, ?)")?
-            .execute(params![
-                account(&self.keys, "budget", &budget.identity),
-                sealed
-            ])?;
+            .execute(params![account(&self.keys, "budget", &budget.identity), sealed])?;
         Ok(())
     }
 

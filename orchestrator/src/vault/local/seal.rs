@@ -72,21 +72,13 @@ impl Keys {
     }
 
     /// Opens a value that was sealed as JSON.
-    pub(super) fn unseal<T: DeserializeOwned>(
-        &self,
-        cell: Cell<'_>,
-        sealed: &[u8],
-    ) -> Result<T, Broken> {
+    pub(super) fn unseal<T: DeserializeOwned>(&self, cell: Cell<'_>, sealed: &[u8]) -> Result<T, Broken> {
         let plain = self.unseal_bytes(cell, sealed)?;
         from_json(&plain, cell.table)
     }
 
     /// Opens sealed bytes.
-    pub(super) fn unseal_bytes(
-        &self,
-        cell: Cell<'_>,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, Broken> {
+    pub(super) fn unseal_bytes(&self, cell: Cell<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Broken> {
         unseal_with(&self.cipher, &self.authenticated(cell), sealed)
             .ok_or_else(|| damaged(format!("a row of its table {} was altered", cell.table)))
     }
@@ -141,20 +133,12 @@ pub(super) fn wrap(key: &KeyBytes, authenticated: &[u8], plain: &[u8]) -> Result
 }
 
 /// Opens what [`wrap`] made, or tells that the key is another.
-pub(super) fn unwrap(
-    key: &KeyBytes,
-    authenticated: &[u8],
-    sealed: &[u8],
-) -> Option<Zeroizing<Vec<u8>>> {
+pub(super) fn unwrap(key: &KeyBytes, authenticated: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let cipher = XChaCha20Poly1305::new(CipherKey::from_slice(key.as_slice()));
     unseal_with(&cipher, authenticated, sealed)
 }
 
-fn seal_with(
-    cipher: &XChaCha20Poly1305,
-    authenticated: &[u8],
-    plain: &[u8],
-) -> Result<Vec<u8>, Broken> {
+fn seal_with(cipher: &XChaCha20Poly1305, authenticated: &[u8], plain: &[u8]) -> Result<Vec<u8>, Broken> {
     let nonce: [u8; NONCE] = random()?;
     // One buffer of the final size, encrypted in place: no copy of the plain
     // text stays behind in memory that was given back.
@@ -169,21 +153,12 @@ fn seal_with(
     Ok(sealed)
 }
 
-fn unseal_with(
-    cipher: &XChaCha20Poly1305,
-    authenticated: &[u8],
-    sealed: &[u8],
-) -> Option<Zeroizing<Vec<u8>>> {
+fn unseal_with(cipher: &XChaCha20Poly1305, authenticated: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (nonce, rest) = sealed.split_at_checked(NONCE)?;
     let (body, tag) = rest.split_at_checked(rest.len().checked_sub(TAG)?)?;
     let mut plain = Zeroizing::new(body.to_vec());
     cipher
-        .decrypt_in_place_detached(
-            XNonce::from_slice(nonce),
-            authenticated,
-            &mut plain,
-            Tag::from_slice(tag),
-        )
+        .decrypt_in_place_detached(XNonce::from_slice(nonce), authenticated, &mut plain, Tag::from_slice(tag))
         .ok()?;
     Some(plain)
 }
@@ -211,8 +186,7 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Result<Zeroizing<Vec<u8>>, Bro
 
 /// Reads JSON. The parser's own words are dropped: they may repeat a secret.
 pub(super) fn from_json<T: DeserializeOwned>(json: &[u8], table: &str) -> Result<T, Broken> {
-    serde_json::from_slice(json)
-        .map_err(|_| damaged(format!("a row of its table {table} cannot be understood")))
+    serde_json::from_slice(json).map_err(|_| damaged(format!("a row of its table {table} cannot be understood")))
 }
 
 /// Random bytes from the system.

@@ -58,16 +58,8 @@ pub(super) struct Cost {
 
 impl Cost {
     /// 64 MiB, three passes: about 0.15 s and a real price per guess.
-    pub(super) const DEFAULT: Self = Self {
-        memory_kib: 64 * 1024,
-        passes: 3,
-        lanes: 1,
-    };
-    const NONE: Self = Self {
-        memory_kib: 0,
-        passes: 0,
-        lanes: 0,
-    };
+    pub(super) const DEFAULT: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 };
+    const NONE: Self = Self { memory_kib: 0, passes: 0, lanes: 0 };
 
     /// A slot can be altered by whoever can write the file; it must not be
     /// able to ask for all of the memory before the key is even tried.
@@ -91,22 +83,11 @@ pub fn make_key_file(path: &Path) -> Result<(), VaultError> {
         std::io::ErrorKind::AlreadyExists => VaultError::Exists(path.to_owned()),
         _ => super::broken::other_io(&error, path, "written"),
     };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)?;
-    file.write_all(&*Zeroizing::new(random::<32>()?))
-        .map_err(failed)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(&*Zeroizing::new(random::<32>()?)).map_err(failed)?;
     file.sync_all().map_err(failed)?;
-    let directory = path
-        .parent()
-        .filter(|above| !above.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(failed)
+    let directory = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
 /// Makes a key to be printed: 176 random bits and 24 check bits, in eight
@@ -134,11 +115,7 @@ fn printed(key: &[u8; RECOVERY]) -> String {
                 text.push('-');
             }
             let index = (held >> bits & 31) as usize;
-            text.push(
-                ALPHABET
-                    .get(index)
-                    .map_or('0', |symbol| char::from(*symbol)),
-            );
+            text.push(ALPHABET.get(index).map_or('0', |symbol| char::from(*symbol)));
             characters += 1;
         }
         held &= (1 << bits) - 1;
@@ -156,9 +133,7 @@ fn typed(text: &str) -> Option<Zeroizing<[u8; RECOVERY]>> {
             'I' | 'L' => '1',
             other => other,
         };
-        let value = ALPHABET
-            .iter()
-            .position(|known| char::from(*known) == symbol)?;
+        let value = ALPHABET.iter().position(|known| char::from(*known) == symbol)?;
         held = held << 5 | value as u32;
         bits += 5;
         if bits >= 8 {
@@ -173,10 +148,7 @@ fn typed(text: &str) -> Option<Zeroizing<[u8; RECOVERY]>> {
 }
 
 fn recovery_check(key: &[u8; RECOVERY]) -> [u8; CHECK] {
-    let digest = Sha256::new()
-        .chain_update(b"turnlock recovery key")
-        .chain_update(key)
-        .finalize();
+    let digest = Sha256::new().chain_update(b"turnlock recovery key").chain_update(key).finalize();
     let mut check = [0; CHECK];
     for (to, from) in check.iter_mut().zip(digest) {
         *to = from;
@@ -211,14 +183,10 @@ impl Key {
             Self::KeyFile(path) => Material::Bytes(read_key_file(path)?),
             Self::Raw(bytes) => Material::Bytes(bytes.clone()),
             Self::Recovery(text) => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the printed key is turned into the bytes it stands for"
-                )]
+                #[expect(clippy::disallowed_methods, reason = "the printed key is turned into the bytes it stands for")]
                 let key = typed(text.expose()).ok_or_else(|| VaultError::Storage {
                     doing: "read",
-                    why: "the recovery key has a typing error: its check characters do not fit"
-                        .to_owned(),
+                    why: "the recovery key has a typing error: its check characters do not fit".to_owned(),
                 })?;
                 let mut bytes = Zeroizing::new([0; 32]);
                 for (to, from) in bytes.iter_mut().zip(key.iter()) {
@@ -242,10 +210,7 @@ impl Material<'_> {
                 let mut kek = Zeroizing::new([0; 32]);
                 let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32))
                     .map_err(|_| damaged("a key slot's costs make no sense"))?;
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the passphrase is stretched into the slot's key"
-                )]
+                #[expect(clippy::disallowed_methods, reason = "the passphrase is stretched into the slot's key")]
                 let words = words.expose().as_bytes();
                 Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
                     .hash_password_into(words, salt, &mut *kek)
@@ -261,30 +226,18 @@ impl Material<'_> {
 }
 
 fn read_key_file(path: &Path) -> Result<KeyBytes, VaultError> {
-    let refused = |why: String| VaultError::Storage {
-        doing: "read",
-        why: format!("the key file {} {why}", path.display()),
-    };
-    let mut file =
-        File::open(path).map_err(|error| refused(format!("cannot be opened: {error}")))?;
-    let meta = file
-        .metadata()
-        .map_err(|error| refused(format!("cannot be looked at: {error}")))?;
+    let refused =
+        |why: String| VaultError::Storage { doing: "read", why: format!("the key file {} {why}", path.display()) };
+    let mut file = File::open(path).map_err(|error| refused(format!("cannot be opened: {error}")))?;
+    let meta = file.metadata().map_err(|error| refused(format!("cannot be looked at: {error}")))?;
     if meta.mode() & 0o077 != 0 {
-        return Err(refused(format!(
-            "may be used by others (mode {:o}): chmod 600 it",
-            meta.mode() & 0o777
-        )));
+        return Err(refused(format!("may be used by others (mode {:o}): chmod 600 it", meta.mode() & 0o777)));
     }
     if meta.len() != 32 {
-        return Err(refused(format!(
-            "has {} bytes; a key file has 32",
-            meta.len()
-        )));
+        return Err(refused(format!("has {} bytes; a key file has 32", meta.len())));
     }
     let mut bytes = Zeroizing::new([0; 32]);
-    file.read_exact(&mut *bytes)
-        .map_err(|error| refused(format!("cannot be read: {error}")))?;
+    file.read_exact(&mut *bytes).map_err(|error| refused(format!("cannot be read: {error}")))?;
     Ok(bytes)
 }
 
@@ -301,13 +254,7 @@ impl Row {
     fn facts(&self, vault: &[u8; 16]) -> Vec<u8> {
         let mut facts = b"turnlock slot 1\0".to_vec();
         facts.extend_from_slice(vault);
-        for number in [
-            self.id,
-            self.kind,
-            self.cost.memory_kib,
-            self.cost.passes,
-            self.cost.lanes,
-        ] {
+        for number in [self.id, self.kind, self.cost.memory_kib, self.cost.passes, self.cost.lanes] {
             facts.extend_from_slice(&number.to_be_bytes());
         }
         facts.extend_from_slice(&(self.salt.len() as u64).to_be_bytes());
@@ -317,28 +264,19 @@ impl Row {
 
     /// Without a key: tells a damaged slot from a wrong key.
     fn checksum(&self, vault: &[u8; 16]) -> [u8; 32] {
-        Sha256::new()
-            .chain_update(self.facts(vault))
-            .chain_update(&self.wrapped)
-            .finalize()
-            .into()
+        Sha256::new().chain_update(self.facts(vault)).chain_update(&self.wrapped).finalize().into()
     }
 }
 
 fn rows(connection: &Connection) -> Result<Vec<Row>, Broken> {
-    let mut select = connection.prepare_cached(
-        "SELECT id, kind, salt, memory, passes, lanes, wrapped, checksum FROM slots ORDER BY id",
-    )?;
+    let mut select = connection
+        .prepare_cached("SELECT id, kind, salt, memory, passes, lanes, wrapped, checksum FROM slots ORDER BY id")?;
     let rows = select.query_map((), |row| {
         Ok(Row {
             id: row.get(0)?,
             kind: row.get(1)?,
             salt: row.get(2)?,
-            cost: Cost {
-                memory_kib: row.get(3)?,
-                passes: row.get(4)?,
-                lanes: row.get(5)?,
-            },
+            cost: Cost { memory_kib: row.get(3)?, passes: row.get(4)?, lanes: row.get(5)? },
             wrapped: row.get(6)?,
             checksum: row.get(7)?,
         })
@@ -400,19 +338,10 @@ pub(super) struct Prepared {
 }
 
 pub(super) fn prepare(key: &Key, cost: Cost) -> Result<Prepared, Broken> {
-    let cost = if matches!(key, Key::Passphrase(_)) {
-        cost
-    } else {
-        Cost::NONE
-    };
+    let cost = if matches!(key, Key::Passphrase(_)) { cost } else { Cost::NONE };
     let salt = random()?;
     let kek = key.material()?.kek(&salt, cost)?;
-    Ok(Prepared {
-        kind: key.kind(),
-        salt,
-        cost,
-        kek,
-    })
+    Ok(Prepared { kind: key.kind(), salt, cost, kek })
 }
 
 /// Writes a slot around the data key.
@@ -423,10 +352,7 @@ pub(super) fn insert(
     slot: &Prepared,
 ) -> Result<Opened, Broken> {
     // Numbers are never used again, so that no old slot can pass for a new one.
-    let id: u32 =
-        connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM slots", (), |row| {
-            row.get(0)
-        })?;
+    let id: u32 = connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM slots", (), |row| row.get(0))?;
     let mut row = Row {
         id,
         kind: slot.kind,
@@ -439,12 +365,18 @@ pub(super) fn insert(
     row.checksum = row.checksum(vault).to_vec();
     connection.execute(
         "INSERT INTO slots (id, kind, salt, memory, passes, lanes, wrapped, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        params![row.id, row.kind, row.salt, row.cost.memory_kib, row.cost.passes, row.cost.lanes, row.wrapped, row.checksum],
+        params![
+            row.id,
+            row.kind,
+            row.salt,
+            row.cost.memory_kib,
+            row.cost.passes,
+            row.cost.lanes,
+            row.wrapped,
+            row.checksum
+        ],
     )?;
-    Ok(Opened {
-        slot: id,
-        kek: slot.kek.clone(),
-    })
+    Ok(Opened { slot: id, kek: slot.kek.clone() })
 }
 
 pub(super) fn list(connection: &Connection) -> Result<Vec<Slot>, Broken> {
@@ -455,13 +387,7 @@ pub(super) fn list(connection: &Connection) -> Result<Vec<Slot>, Broken> {
         4 => "recovery key",
         _ => "unknown",
     };
-    Ok(rows(connection)?
-        .iter()
-        .map(|row| Slot {
-            id: row.id,
-            kind: kind(row.kind),
-        })
-        .collect())
+    Ok(rows(connection)?.iter().map(|row| Slot { id: row.id, kind: kind(row.kind) }).collect())
 }
 
 /// One value over all slots; the vault's proof covers it.
@@ -476,20 +402,10 @@ pub(super) fn digest(connection: &Connection) -> Result<[u8; 32], Broken> {
 
 /// Removes a key file's, a passphrase's, … slot.
 pub(super) fn remove(connection: &Connection, id: u32) -> Result<(), Broken> {
-    let refused = |why: String| {
-        Broken::Vault(VaultError::Storage {
-            doing: "written",
-            why,
-        })
-    };
-    let left: u32 =
-        connection.query_row("SELECT count(*) FROM slots WHERE id <> ?", [id], |row| {
-            row.get(0)
-        })?;
+    let refused = |why: String| Broken::Vault(VaultError::Storage { doing: "written", why });
+    let left: u32 = connection.query_row("SELECT count(*) FROM slots WHERE id <> ?", [id], |row| row.get(0))?;
     if left == 0 {
-        return Err(refused(
-            "the last key slot cannot be removed: nothing would open the vault".to_owned(),
-        ));
+        return Err(refused("the last key slot cannot be removed: nothing would open the vault".to_owned()));
     }
     match connection.execute("DELETE FROM slots WHERE id = ?", [id])? {
         0 => Err(refused(format!("there is no key slot {id}"))),
@@ -503,17 +419,11 @@ mod tests {
 
     #[test]
     fn a_printed_key_reads_back_however_it_is_typed() {
-        let key = [
-            7_u8, 0, 255, 1, 2, 3, 4, 5, 6, 9, 8, 7, 100, 200, 31, 32, 33, 0, 0, 1, 128, 64,
-        ];
+        let key = [7_u8, 0, 255, 1, 2, 3, 4, 5, 6, 9, 8, 7, 100, 200, 31, 32, 33, 0, 0, 1, 128, 64];
         let text = printed(&key);
         assert_eq!((text.len(), text.split('-').count()), (47, 8), "{text}");
         assert_eq!(typed(&text).as_deref(), Some(&key));
-        let sloppy = text
-            .to_lowercase()
-            .replace('-', " ")
-            .replace('0', "o")
-            .replace('1', "l");
+        let sloppy = text.to_lowercase().replace('-', " ").replace('0', "o").replace('1', "l");
         assert_eq!(typed(&sloppy).as_deref(), Some(&key));
     }
 

@@ -1,8 +1,5 @@
 //! Outcomes, each on a real file.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests look at secrets, start themselves again and write plain files"
-)]
+#![expect(clippy::disallowed_methods, reason = "tests look at secrets, start themselves again and write plain files")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -75,21 +72,13 @@ fn record(n: usize, password: &str) -> Record {
         uid: uid(n),
         title: format!("Title-canary {n}"),
         notes: Some(Secret::new("notes-canary".into())),
-        folders: vec![Folder {
-            shared: Some("Team".into()),
-            path: Some("a\\b".into()),
-            extra: Default::default(),
-        }],
+        folders: vec![Folder { shared: Some("Team".into()), path: Some("a\\b".into()), extra: Default::default() }],
         body: Body::Untyped(Untyped {
             login: Some(Secret::new(format!("login-canary-{n}"))),
             password: Some(Secret::new(password.into())),
             link: None,
             custom: vec![
-                CustomField {
-                    name: "cmdr:plugin:Prod".into(),
-                    value: Secret::new("mysql".into()),
-                    kind: None,
-                },
+                CustomField { name: "cmdr:plugin:Prod".into(), value: Secret::new("mysql".into()), kind: None },
                 CustomField {
                     name: "cmdr:plugin:Prod:description".into(),
                     value: Secret::new("the shop".into()),
@@ -103,9 +92,7 @@ fn record(n: usize, password: &str) -> Record {
 }
 
 fn password(record: &Record) -> &str {
-    let Body::Untyped(body) = &record.body else {
-        panic!("untyped")
-    };
+    let Body::Untyped(body) = &record.body else { panic!("untyped") };
     body.password.as_ref().unwrap().expose()
 }
 
@@ -152,20 +139,11 @@ fn attempt(name: &str, n: usize, candidate: &str) -> Attempt {
 }
 
 fn process() -> Process {
-    Process {
-        boot: "boot".into(),
-        namespace: "pid:[1]".into(),
-        pid: 42,
-        started: 7,
-    }
+    Process { boot: "boot".into(), namespace: "pid:[1]".into(), pid: 42, started: 7 }
 }
 
 fn permit() -> PermitGiven {
-    PermitGiven {
-        at: now(),
-        rotator: process(),
-        until: now(),
-    }
+    PermitGiven { at: now(), rotator: process(), until: now() }
 }
 
 fn wish(n: usize) -> LeaseRequest {
@@ -173,11 +151,7 @@ fn wish(n: usize) -> LeaseRequest {
         records: vec![uid(n)],
         account: Some(identity(n)),
         admin: None,
-        owner: Owner {
-            process: process(),
-            machine: "owner-canary".into(),
-            run: "run".into(),
-        },
+        owner: Owner { process: process(), machine: "owner-canary".into(), run: "run".into() },
         ttl_ms: 1000,
     }
 }
@@ -197,9 +171,7 @@ fn busy(acquired: Acquired) -> Vec<Holder> {
 }
 
 fn with_record(vault: &LocalVault, n: usize) -> Lease {
-    vault
-        .put(&record(n, "old-canary"), None, &[identity(n)], false)
-        .unwrap();
+    vault.put(&record(n, "old-canary"), None, &[identity(n)], false).unwrap();
     granted(vault.acquire(&wish(n)).unwrap())
 }
 
@@ -220,27 +192,14 @@ fn furnished(house: &House) -> LocalVault {
     for n in 0..4 {
         let lease = with_record(&vault, n);
         for (name, candidate) in [("first", "abandoned-canary"), ("second", "new-canary")] {
-            vault
-                .stage(&lease, &uid(n), 1, &attempt(name, n, candidate))
-                .unwrap();
+            vault.stage(&lease, &uid(n), 1, &attempt(name, n, candidate)).unwrap();
         }
         vault.permit(&lease, &uid(n), "first", &permit()).unwrap();
-        vault
-            .abandon(&lease, &uid(n), "first", "the target said no")
-            .unwrap();
+        vault.abandon(&lease, &uid(n), "first", "the target said no").unwrap();
         if n > 0 {
-            let commit = Commit {
-                uid: &uid(n),
-                duplicates: &[],
-                attempt: "second",
-                unverified: false,
-                finish_due: Some(now()),
-            };
-            vault
-                .commit(&lease, &commit, &|record| {
-                    set_password(record, "new-canary")
-                })
-                .unwrap();
+            let commit =
+                Commit { uid: &uid(n), duplicates: &[], attempt: "second", unverified: false, finish_due: Some(now()) };
+            vault.commit(&lease, &commit, &|record| set_password(record, "new-canary")).unwrap();
         }
         if n != 3 {
             vault.release(&lease).unwrap();
@@ -264,21 +223,14 @@ fn a_new_vault_belongs_to_its_owner_and_opens_with_each_of_its_keys_only() {
         Key::Recovery(printed.duplicate()),
         key(),
     ];
-    let cheap = Cost {
-        memory_kib: 64,
-        passes: 1,
-        lanes: 1,
-    };
+    let cheap = Cost { memory_kib: 64, passes: 1, lanes: 1 };
     let vault = LocalVault::create_at_cost(&path, &keys, &house.host, cheap).unwrap();
     assert_eq!(vault.slots().unwrap().len(), 4);
     drop(vault);
     assert_eq!(mode(&path), 0o600);
     assert_eq!(mode(&house.at("deep/er")), 0o700);
     assert_eq!(
-        fs::read_dir(house.at("deep/er"))
-            .unwrap()
-            .filter(|e| e.as_ref().unwrap().file_name() == *"vault")
-            .count(),
+        fs::read_dir(house.at("deep/er")).unwrap().filter(|e| e.as_ref().unwrap().file_name() == *"vault").count(),
         1
     );
     for key in &keys {
@@ -291,25 +243,14 @@ fn a_new_vault_belongs_to_its_owner_and_opens_with_each_of_its_keys_only() {
         Key::Raw(Zeroizing::new([8; 32])),
         Key::Recovery(make_recovery_key().unwrap()),
     ] {
-        assert!(matches!(
-            LocalVault::open(&path, &wrong, &house.host),
-            Err(VaultError::WrongKey(_))
-        ));
+        assert!(matches!(LocalVault::open(&path, &wrong, &house.host), Err(VaultError::WrongKey(_))));
     }
-    assert!(matches!(
-        LocalVault::create(&path, &[self::key()], &house.host),
-        Err(VaultError::Exists(_))
-    ));
-    assert!(matches!(
-        LocalVault::open(&house.at("nowhere"), &self::key(), &house.host),
-        Err(VaultError::Missing(_))
-    ));
+    assert!(matches!(LocalVault::create(&path, &[self::key()], &house.host), Err(VaultError::Exists(_))));
+    assert!(matches!(LocalVault::open(&house.at("nowhere"), &self::key(), &house.host), Err(VaultError::Missing(_))));
     assert_eq!(fs::read(&path).unwrap(), before);
 
     fs::set_permissions(house.at("key"), fs::Permissions::from_mode(0o640)).unwrap();
-    let error = LocalVault::open(&path, &keys[1], &house.host)
-        .unwrap_err()
-        .to_string();
+    let error = LocalVault::open(&path, &keys[1], &house.host).unwrap_err().to_string();
     assert!(error.contains("chmod 600"), "{error}");
 }
 
@@ -322,28 +263,17 @@ fn slots_come_and_go_and_the_last_one_stays() {
     vault.remove_slot(1).unwrap();
     assert!(vault.remove_slot(2).is_err());
     drop(vault);
-    assert!(matches!(
-        LocalVault::open(&house.file(), &key(), &house.host),
-        Err(VaultError::WrongKey(_))
-    ));
+    assert!(matches!(LocalVault::open(&house.file(), &key(), &house.host), Err(VaultError::WrongKey(_))));
     LocalVault::open(&house.file(), &other, &house.host).unwrap();
 }
 
 #[test]
 fn a_file_that_is_no_vault_is_refused_and_left_alone() {
     let house = House::new();
-    for content in [
-        &b""[..],
-        b"hello",
-        &[0; 5000],
-        b"SQLite format 3\0 and then nothing that makes any sense at all",
-    ] {
+    for content in [&b""[..], b"hello", &[0; 5000], b"SQLite format 3\0 and then nothing that makes any sense at all"] {
         fs::write(house.file(), content).unwrap();
         let refused = LocalVault::open(&house.file(), &key(), &house.host);
-        assert!(
-            matches!(refused, Err(VaultError::Damaged { .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(VaultError::Damaged { .. })), "{refused:?}");
         assert_eq!(fs::read(house.file()).unwrap(), content);
     }
 }
@@ -353,16 +283,11 @@ fn a_newer_format_is_told_and_left_alone() {
     let house = House::new();
     drop(house.create());
     let outside = Connection::open(house.file()).unwrap();
-    outside
-        .execute_batch("UPDATE meta SET format = 2; PRAGMA user_version = 2")
-        .unwrap();
+    outside.execute_batch("UPDATE meta SET format = 2; PRAGMA user_version = 2").unwrap();
     drop(outside);
     let before = fs::read(house.file()).unwrap();
     let refused = LocalVault::open(&house.file(), &key(), &house.host);
-    assert!(
-        matches!(refused, Err(VaultError::NewerFormat { found: 2, known: 1 })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(VaultError::NewerFormat { found: 2, known: 1 })), "{refused:?}");
     assert_eq!(fs::read(house.file()).unwrap(), before);
 }
 
@@ -387,10 +312,7 @@ fn look_at_all(path: &Path, host: &HostState) -> Result<Vec<String>, VaultError>
     seen.push(format!("{:?}", vault.audit_verify()?));
     let checked = vault.check()?;
     if let Some(problem) = checked.problems.first() {
-        return Err(VaultError::Damaged {
-            path: path.to_owned(),
-            what: problem.clone(),
-        });
+        return Err(VaultError::Damaged { path: path.to_owned(), what: problem.clone() });
     }
     seen.push(format!("{checked:?}"));
     Ok(seen)
@@ -424,11 +346,7 @@ fn a_flipped_byte_is_found_or_harmless_and_never_written_over() {
                 found += 1;
             }
         }
-        assert_eq!(
-            fs::read(&copy).unwrap(),
-            flipped,
-            "byte {at}: the damaged file was written"
-        );
+        assert_eq!(fs::read(&copy).unwrap(), flipped, "byte {at}: the damaged file was written");
     }
     assert!(found > harmless / 4, "found {found}, harmless {harmless}");
     println!("flips: {found} found, {harmless} harmless");
@@ -440,20 +358,13 @@ fn a_truncated_file_is_damaged_and_left_alone() {
     drop(furnished(&house));
     let whole = fs::read(house.file()).unwrap();
     let copy = house.at("copy");
-    for length in
-        (0..whole.len())
-            .step_by(997)
-            .chain([whole.len() - 1, whole.len() - 4096, 100, 512])
-    {
+    for length in (0..whole.len()).step_by(997).chain([whole.len() - 1, whole.len() - 4096, 100, 512]) {
         for suffix in ["-wal", "-shm"] {
             let _ = fs::remove_file(file::beside(&copy, suffix));
         }
         fs::write(&copy, &whole[..length]).unwrap();
         let seen = LocalVault::open(&copy, &key(), &house.host);
-        assert!(
-            matches!(seen, Err(VaultError::Damaged { .. })),
-            "{length}: {seen:?}"
-        );
+        assert!(matches!(seen, Err(VaultError::Damaged { .. })), "{length}: {seen:?}");
         assert_eq!(fs::read(&copy).unwrap(), &whole[..length]);
     }
 }
@@ -462,35 +373,16 @@ fn a_truncated_file_is_damaged_and_left_alone() {
 fn nothing_in_the_files_can_be_read() {
     let house = House::new();
     let vault = furnished(&house);
-    vault
-        .learn(
-            &granted(vault.acquire(&wish(0)).unwrap()),
-            &uid(0),
-            &PasswordLimits::default(),
-        )
-        .unwrap();
+    vault.learn(&granted(vault.acquire(&wish(0)).unwrap()), &uid(0), &PasswordLimits::default()).unwrap();
     let contains = |when: &str| {
-        for entry in fs::read_dir(house.directory.path())
-            .unwrap()
-            .chain(fs::read_dir(house.at("state")).unwrap())
-        {
+        for entry in fs::read_dir(house.directory.path()).unwrap().chain(fs::read_dir(house.at("state")).unwrap()) {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 continue;
             }
             let bytes = fs::read(&path).unwrap().to_ascii_lowercase();
-            for canary in [
-                &b"canary"[..],
-                b"postgresql",
-                b"team",
-                b"machine one",
-                b"staged",
-                b"the target said",
-            ] {
-                assert!(
-                    !bytes.windows(canary.len()).any(|part| part == canary),
-                    "{when}: {path:?} holds {canary:?}"
-                );
+            for canary in [&b"canary"[..], b"postgresql", b"team", b"machine one", b"staged", b"the target said"] {
+                assert!(!bytes.windows(canary.len()).any(|part| part == canary), "{when}: {path:?} holds {canary:?}");
             }
         }
     };
@@ -505,57 +397,26 @@ fn nothing_in_the_files_can_be_read() {
 fn records_are_found_by_every_name_and_replaced_only_by_who_read_them() {
     let house = House::new();
     let vault = house.create();
-    assert_eq!(
-        vault
-            .put(&record(1, "one"), None, &[identity(1)], false)
-            .unwrap(),
-        1
-    );
-    vault
-        .put(&record(2, "one"), None, &[identity(1)], false)
-        .unwrap();
+    assert_eq!(vault.put(&record(1, "one"), None, &[identity(1)], false).unwrap(), 1);
+    vault.put(&record(2, "one"), None, &[identity(1)], false).unwrap();
     for name in ["uid-canary-1", "TITLE-canary 1", "team/A/b/title-Canary 1"] {
         let found = vault.find(name).unwrap();
         assert_eq!((found.len(), &found[0].uid), (1, &uid(1)), "{name}");
     }
     let found = vault.find("prod").unwrap();
     assert_eq!(found.len(), 2);
-    assert_eq!(
-        found[0].endpoints,
-        [(
-            "Prod".to_owned(),
-            "mysql".to_owned(),
-            Some("the shop".to_owned())
-        )]
-    );
+    assert_eq!(found[0].endpoints, [("Prod".to_owned(), "mysql".to_owned(), Some("the shop".to_owned()))]);
     assert!(vault.find("UID-CANARY-1").unwrap().is_empty());
     assert_eq!(vault.same_account(&identity(1)).unwrap().len(), 2);
 
-    assert!(matches!(
-        vault.put(&record(1, "x"), None, &[], false),
-        Err(VaultError::Stale(_))
-    ));
-    assert!(matches!(
-        vault.put(&record(1, "x"), Some(9), &[], false),
-        Err(VaultError::Stale(_))
-    ));
-    assert!(matches!(
-        vault.put(&record(7, "x"), Some(1), &[], false),
-        Err(VaultError::NoRecord(_))
-    ));
-    assert_eq!(
-        vault
-            .put(&record(1, "two"), Some(1), &[identity(3)], false)
-            .unwrap(),
-        2
-    );
+    assert!(matches!(vault.put(&record(1, "x"), None, &[], false), Err(VaultError::Stale(_))));
+    assert!(matches!(vault.put(&record(1, "x"), Some(9), &[], false), Err(VaultError::Stale(_))));
+    assert!(matches!(vault.put(&record(7, "x"), Some(1), &[], false), Err(VaultError::NoRecord(_))));
+    assert_eq!(vault.put(&record(1, "two"), Some(1), &[identity(3)], false).unwrap(), 2);
     assert_eq!(vault.same_account(&identity(1)).unwrap(), [uid(2)]);
     let history = vault.history(&uid(1)).unwrap();
     assert_eq!(history.len(), 1);
-    assert_eq!(
-        (history[0].kind, history[0].reason.as_str()),
-        (PastKind::Previous, "edited")
-    );
+    assert_eq!((history[0].kind, history[0].reason.as_str()), (PastKind::Previous, "edited"));
     assert!(history[0].credential.same_as(&secret("one")));
     vault.put(&record(1, "two"), Some(2), &[], false).unwrap();
     assert_eq!(vault.history(&uid(1)).unwrap().len(), 1);
@@ -577,14 +438,8 @@ fn a_typed_over_private_key_goes_into_the_history() {
                 kind: "keyPair".into(),
                 label: None,
                 value: vec![FieldValue::Parts(vec![
-                    (
-                        "privateKey".into(),
-                        FieldValue::Text(Secret::new(key.into())),
-                    ),
-                    (
-                        "publicKey".into(),
-                        FieldValue::Text(Secret::new("public".into())),
-                    ),
+                    ("privateKey".into(), FieldValue::Text(Secret::new(key.into()))),
+                    ("publicKey".into(), FieldValue::Text(Secret::new("public".into()))),
                 ])],
                 extra: Default::default(),
             }],
@@ -595,10 +450,7 @@ fn a_typed_over_private_key_goes_into_the_history() {
     vault.put(&typed("old key"), None, &[], false).unwrap();
     vault.put(&typed("new key"), Some(1), &[], false).unwrap();
     let history = vault.history(&uid(1)).unwrap();
-    assert_eq!(
-        history[0].credential.get("private_key").unwrap().expose(),
-        "old key"
-    );
+    assert_eq!(history[0].credential.get("private_key").unwrap().expose(), "old key");
 }
 
 #[test]
@@ -613,14 +465,9 @@ fn adopting_keeps_every_field_it_writes_over() {
         body.custom[1].value = Secret::new("another".into());
         set_password(record, "adopted")
     };
-    vault
-        .adopt(&lease, &uid(1), &secret("adopted"), "it logs in", &merge)
-        .unwrap();
+    vault.adopt(&lease, &uid(1), &secret("adopted"), "it logs in", &merge).unwrap();
     let history = vault.history(&uid(1)).unwrap();
-    assert_eq!(
-        (history.len(), history[0].reason.as_str()),
-        (1, "it logs in")
-    );
+    assert_eq!((history.len(), history[0].reason.as_str()), (1, "it logs in"));
     let past = &history[0].credential;
     assert_eq!(past.get("password").unwrap().expose(), "old-canary");
     let field = past.get("cmdr:plugin:Prod:description").unwrap();
@@ -632,25 +479,15 @@ fn an_open_rotation_keeps_its_record() {
     let house = House::new();
     let vault = house.create();
     let lease = with_record(&vault, 1);
-    vault
-        .stage(&lease, &uid(1), 1, &attempt("a", 1, "new"))
-        .unwrap();
-    assert!(matches!(
-        vault.delete(&uid(1), 1),
-        Err(VaultError::OpenRotation(_))
-    ));
-    assert!(matches!(
-        vault.put(&record(1, "x"), Some(1), &[], false),
-        Err(VaultError::OpenRotation(_))
-    ));
+    vault.stage(&lease, &uid(1), 1, &attempt("a", 1, "new")).unwrap();
+    assert!(matches!(vault.delete(&uid(1), 1), Err(VaultError::OpenRotation(_))));
+    assert!(matches!(vault.put(&record(1, "x"), Some(1), &[], false), Err(VaultError::OpenRotation(_))));
     assert!(matches!(
         vault.put_all(&[(record(2, "x"), vec![]), (record(1, "x"), vec![])]),
         Err(VaultError::OpenRotation(_))
     ));
     assert!(matches!(vault.read(&uid(2)), Err(VaultError::NoRecord(_))));
-    vault
-        .put(&record(1, "old-canary"), Some(1), &[], true)
-        .unwrap();
+    vault.put(&record(1, "old-canary"), Some(1), &[], true).unwrap();
 }
 
 // ── one rotation ────────────────────────────────────────────────────────────
@@ -661,16 +498,10 @@ fn a_staged_attempt_survives_a_crash_and_is_committed_after_it() {
     let vault = house.create();
     let lease = with_record(&vault, 1);
     let staged = attempt("a", 1, "new");
-    assert!(matches!(
-        vault.stage(&lease, &uid(1), 2, &staged),
-        Err(VaultError::Stale(_))
-    ));
+    assert!(matches!(vault.stage(&lease, &uid(1), 2, &staged), Err(VaultError::Stale(_))));
     vault.stage(&lease, &uid(1), 1, &staged).unwrap();
     let back = vault.read_back(&uid(1), "a").unwrap();
-    assert_eq!(
-        serde_json::to_string(&back).unwrap(),
-        serde_json::to_string(&staged).unwrap()
-    );
+    assert_eq!(serde_json::to_string(&back).unwrap(), serde_json::to_string(&staged).unwrap());
     vault.permit(&lease, &uid(1), "a", &permit()).unwrap();
     std::mem::forget(vault);
 
@@ -679,25 +510,11 @@ fn a_staged_attempt_survives_a_crash_and_is_committed_after_it() {
     let stored = vault.read(&uid(1)).unwrap();
     assert_eq!((stored.stage.len(), stored.revision), (1, 1));
     assert_eq!(stored.stage[0].permit.as_ref().unwrap().rotator, process());
-    assert!(matches!(
-        vault.erase(&lease, &uid(1), "a", "x"),
-        Err(VaultError::Conflict { .. })
-    ));
-    let commit = Commit {
-        uid: &uid(1),
-        duplicates: &[],
-        attempt: "a",
-        unverified: true,
-        finish_due: Some(now()),
-    };
+    assert!(matches!(vault.erase(&lease, &uid(1), "a", "x"), Err(VaultError::Conflict { .. })));
+    let commit = Commit { uid: &uid(1), duplicates: &[], attempt: "a", unverified: true, finish_due: Some(now()) };
     let conflict = vault.commit(&lease, &commit, &|_| Err("the host was edited".into()));
     assert!(matches!(conflict, Err(VaultError::Conflict { .. })));
-    assert_eq!(
-        vault
-            .commit(&lease, &commit, &|record| set_password(record, "new"))
-            .unwrap(),
-        2
-    );
+    assert_eq!(vault.commit(&lease, &commit, &|record| set_password(record, "new")).unwrap(), 2);
 
     let stored = vault.read(&uid(1)).unwrap();
     assert_eq!(password(&stored.record), "new");
@@ -705,32 +522,13 @@ fn a_staged_attempt_survives_a_crash_and_is_committed_after_it() {
     assert!(stored.pending[0].previous.same_as(&secret("old-canary")));
     let history = vault.history(&uid(1)).unwrap();
     assert_eq!((history.len(), history[0].attempt.as_str()), (1, "a"));
-    assert!(matches!(
-        vault.delete(&uid(1), 2),
-        Err(VaultError::OpenRotation(_))
-    ));
-    vault
-        .finished(&lease, &uid(1), "a", Some("still in use"))
-        .unwrap();
-    assert_eq!(
-        vault.open_items().unwrap()[0].reason.as_deref(),
-        Some("still in use")
-    );
+    assert!(matches!(vault.delete(&uid(1), 2), Err(VaultError::OpenRotation(_))));
+    vault.finished(&lease, &uid(1), "a", Some("still in use")).unwrap();
+    assert_eq!(vault.open_items().unwrap()[0].reason.as_deref(), Some("still in use"));
     vault.finished(&lease, &uid(1), "a", None).unwrap();
     assert!(vault.open_items().unwrap().is_empty());
     vault.release(&lease).unwrap();
-    assert_eq!(
-        what(&vault),
-        [
-            "created",
-            "added",
-            "staged",
-            "permitted",
-            "committed",
-            "not finished",
-            "finished"
-        ]
-    );
+    assert_eq!(what(&vault), ["created", "added", "staged", "permitted", "committed", "not finished", "finished"]);
     assert_eq!(vault.check().unwrap().problems, Vec::<String>::new());
 }
 
@@ -738,35 +536,13 @@ fn a_staged_attempt_survives_a_crash_and_is_committed_after_it() {
 fn a_commit_covers_the_duplicates_and_keeps_edits_made_meanwhile() {
     let house = House::new();
     let vault = house.create();
-    vault
-        .put(&record(2, "old-canary"), None, &[identity(1)], false)
-        .unwrap();
-    vault
-        .put(&record(1, "old-canary"), None, &[identity(1)], false)
-        .unwrap();
-    let lease = granted(
-        vault
-            .acquire(&LeaseRequest {
-                records: vec![uid(1), uid(2)],
-                ..wish(1)
-            })
-            .unwrap(),
-    );
-    vault
-        .stage(&lease, &uid(1), 1, &attempt("a", 1, "new"))
-        .unwrap();
+    vault.put(&record(2, "old-canary"), None, &[identity(1)], false).unwrap();
+    vault.put(&record(1, "old-canary"), None, &[identity(1)], false).unwrap();
+    let lease = granted(vault.acquire(&LeaseRequest { records: vec![uid(1), uid(2)], ..wish(1) }).unwrap());
+    vault.stage(&lease, &uid(1), 1, &attempt("a", 1, "new")).unwrap();
     let (others, alone) = ([uid(2)], granted(vault.acquire(&wish(5)).unwrap()));
-    let commit = Commit {
-        uid: &uid(1),
-        duplicates: &others,
-        attempt: "a",
-        unverified: false,
-        finish_due: None,
-    };
-    assert!(matches!(
-        vault.commit(&alone, &commit, &|r| set_password(r, "new")),
-        Err(VaultError::Fenced)
-    ));
+    let commit = Commit { uid: &uid(1), duplicates: &others, attempt: "a", unverified: false, finish_due: None };
+    assert!(matches!(vault.commit(&alone, &commit, &|r| set_password(r, "new")), Err(VaultError::Fenced)));
     // Somebody edits between the merge and the write: merged again.
     let edited = std::cell::Cell::new(false);
     let merge = |record: &mut Record| {
@@ -779,10 +555,7 @@ fn a_commit_covers_the_duplicates_and_keeps_edits_made_meanwhile() {
     };
     assert_eq!(vault.commit(&lease, &commit, &merge).unwrap(), 3);
     let stored = vault.read(&uid(1)).unwrap();
-    assert_eq!(
-        (stored.record.title.as_str(), password(&stored.record)),
-        ("Edited", "new")
-    );
+    assert_eq!((stored.record.title.as_str(), password(&stored.record)), ("Edited", "new"));
     assert_eq!(password(&vault.read(&uid(2)).unwrap().record), "new");
     assert_eq!(vault.history(&uid(2)).unwrap().len(), 1);
 }
@@ -792,78 +565,34 @@ fn candidates_are_erased_without_permit_and_kept_with_one() {
     let house = House::new();
     let vault = house.create();
     let lease = with_record(&vault, 1);
-    vault
-        .stage(&lease, &uid(1), 1, &attempt("a", 1, "never sent"))
-        .unwrap();
+    vault.stage(&lease, &uid(1), 1, &attempt("a", 1, "never sent")).unwrap();
     vault.erase(&lease, &uid(1), "a", "cancelled").unwrap();
     assert!(vault.history(&uid(1)).unwrap().is_empty());
     let mut minted = attempt("b", 1, "");
     minted.candidate = None;
     vault.stage(&lease, &uid(1), 1, &minted).unwrap();
     vault.permit(&lease, &uid(1), "b", &permit()).unwrap();
-    vault
-        .minted(&lease, &uid(1), "b", &secret("minted"))
-        .unwrap();
-    vault
-        .minted(&lease, &uid(1), "b", &secret("minted"))
-        .unwrap();
-    assert!(matches!(
-        vault.minted(&lease, &uid(1), "b", &secret("other")),
-        Err(VaultError::Conflict { .. })
-    ));
+    vault.minted(&lease, &uid(1), "b", &secret("minted")).unwrap();
+    vault.minted(&lease, &uid(1), "b", &secret("minted")).unwrap();
+    assert!(matches!(vault.minted(&lease, &uid(1), "b", &secret("other")), Err(VaultError::Conflict { .. })));
     vault.park(&lease, &uid(1), Some("b"), "look").unwrap();
     assert_eq!(vault.open_items().unwrap()[0].state, RecordState::Parked);
     vault.abandon(&lease, &uid(1), "b", "refused").unwrap();
-    assert!(matches!(
-        vault.abandon(&lease, &uid(1), "b", "again"),
-        Err(VaultError::NoAttempt(_))
-    ));
+    assert!(matches!(vault.abandon(&lease, &uid(1), "b", "again"), Err(VaultError::NoAttempt(_))));
     let history = vault.history(&uid(1)).unwrap();
-    assert_eq!(
-        (history[0].kind, history[0].reason.as_str()),
-        (PastKind::Abandoned, "refused")
-    );
+    assert_eq!((history[0].kind, history[0].reason.as_str()), (PastKind::Abandoned, "refused"));
     assert!(history[0].credential.same_as(&secret("minted")) && history[0].plan.is_some());
 
-    vault
-        .stage(&lease, &uid(1), 1, &attempt("c", 1, "third"))
-        .unwrap();
-    vault
-        .park(&lease, &uid(1), None, "a person has to look")
-        .unwrap();
-    assert_eq!(
-        vault.read(&uid(1)).unwrap().parked.as_deref(),
-        Some("a person has to look")
-    );
-    vault
-        .adopt(
-            &lease,
-            &uid(1),
-            &secret("minted"),
-            "it logs in",
-            &|record| set_password(record, "minted"),
-        )
-        .unwrap();
+    vault.stage(&lease, &uid(1), 1, &attempt("c", 1, "third")).unwrap();
+    vault.park(&lease, &uid(1), None, "a person has to look").unwrap();
+    assert_eq!(vault.read(&uid(1)).unwrap().parked.as_deref(), Some("a person has to look"));
+    vault.adopt(&lease, &uid(1), &secret("minted"), "it logs in", &|record| set_password(record, "minted")).unwrap();
     let stored = vault.read(&uid(1)).unwrap();
-    assert_eq!(
-        (password(&stored.record), stored.parked, stored.stage.len()),
-        ("minted", None, 0)
-    );
-    let kinds: Vec<_> = vault
-        .history(&uid(1))
-        .unwrap()
-        .iter()
-        .map(|past| past.kind)
-        .collect();
-    assert_eq!(
-        kinds,
-        [PastKind::Abandoned, PastKind::Previous, PastKind::Abandoned]
-    );
+    assert_eq!((password(&stored.record), stored.parked, stored.stage.len()), ("minted", None, 0));
+    let kinds: Vec<_> = vault.history(&uid(1)).unwrap().iter().map(|past| past.kind).collect();
+    assert_eq!(kinds, [PastKind::Abandoned, PastKind::Previous, PastKind::Abandoned]);
     let terminal = ["committed", "erased", "abandoned", "adopted"];
-    let ends: Vec<_> = what(&vault)
-        .into_iter()
-        .filter(|what| terminal.contains(&what.as_str()))
-        .collect();
+    let ends: Vec<_> = what(&vault).into_iter().filter(|what| terminal.contains(&what.as_str())).collect();
     assert_eq!(ends, ["erased", "abandoned", "abandoned", "adopted"]);
     assert!(vault.find("prod").unwrap()[0].state == RecordState::Settled);
 }
@@ -874,16 +603,12 @@ fn young_credentials_are_never_pruned_by_count() {
     let vault = house.create();
     vault.put(&record(1, "0"), None, &[], false).unwrap();
     for n in 1..40_u64 {
-        vault
-            .put(&record(1, &n.to_string()), Some(n), &[], false)
-            .unwrap();
+        vault.put(&record(1, &n.to_string()), Some(n), &[], false).unwrap();
     }
     assert_eq!(vault.history(&uid(1)).unwrap().len(), 39);
     // Forty days later only the newest twenty are left.
     let outside = Connection::open(house.file()).unwrap();
-    outside
-        .execute("UPDATE history SET at = at - 3456000000", ())
-        .unwrap();
+    outside.execute("UPDATE history SET at = at - 3456000000", ()).unwrap();
     vault.put(&record(1, "last"), Some(40), &[], false).unwrap();
     let history = vault.history(&uid(1)).unwrap();
     assert_eq!((history.len(), history[0].number), (20, 40));
@@ -898,9 +623,7 @@ fn the_budget_counts_within_its_window_and_outlives_the_process() {
     }
     drop(vault);
     let vault = house.open();
-    let Err(VaultError::BudgetSpent { until }) = vault.spend(&identity(1), 60_000, 3) else {
-        panic!("spent")
-    };
+    let Err(VaultError::BudgetSpent { until }) = vault.spend(&identity(1), 60_000, 3) else { panic!("spent") };
     let left = until.duration_since(now()).as_secs();
     assert!((50..=60).contains(&left), "{left}");
     vault.spend(&identity(2), 60_000, 3).unwrap();
@@ -920,32 +643,12 @@ fn what_is_learned_adds_up() {
     let house = House::new();
     let vault = house.create();
     let lease = with_record(&vault, 1);
+    vault.learn(&lease, &uid(1), &PasswordLimits { max_length: Some(30), ..Default::default() }).unwrap();
     vault
-        .learn(
-            &lease,
-            &uid(1),
-            &PasswordLimits {
-                max_length: Some(30),
-                ..Default::default()
-            },
-        )
-        .unwrap();
-    vault
-        .learn(
-            &lease,
-            &uid(1),
-            &PasswordLimits {
-                max_length: Some(20),
-                forbidden: "@".into(),
-                ..Default::default()
-            },
-        )
+        .learn(&lease, &uid(1), &PasswordLimits { max_length: Some(20), forbidden: "@".into(), ..Default::default() })
         .unwrap();
     let learned = vault.read(&uid(1)).unwrap().learned;
-    assert_eq!(
-        (learned.max_length, learned.forbidden.as_str()),
-        (Some(20), "@")
-    );
+    assert_eq!((learned.max_length, learned.forbidden.as_str()), (Some(20), "@"));
 }
 
 // ── leases ──────────────────────────────────────────────────────────────────
@@ -954,52 +657,17 @@ fn what_is_learned_adds_up() {
 fn leases_are_all_or_none_and_an_admin_is_shared() {
     let house = House::new();
     let vault = house.create();
-    let first = granted(
-        vault
-            .acquire(&LeaseRequest {
-                admin: Some(uid(9)),
-                ..wish(1)
-            })
-            .unwrap(),
-    );
-    let holders = busy(
-        vault
-            .acquire(&LeaseRequest {
-                records: vec![uid(2), uid(1)],
-                ..wish(2)
-            })
-            .unwrap(),
-    );
-    assert_eq!(
-        (
-            holders.len(),
-            holders[0].fence,
-            holders[0].owner.machine.as_str()
-        ),
-        (1, first.fence, "owner-canary")
-    );
-    let second = granted(
-        vault
-            .acquire(&LeaseRequest {
-                admin: Some(uid(9)),
-                ..wish(2)
-            })
-            .unwrap(),
-    );
+    let first = granted(vault.acquire(&LeaseRequest { admin: Some(uid(9)), ..wish(1) }).unwrap());
+    let holders = busy(vault.acquire(&LeaseRequest { records: vec![uid(2), uid(1)], ..wish(2) }).unwrap());
+    assert_eq!((holders.len(), holders[0].fence, holders[0].owner.machine.as_str()), (1, first.fence, "owner-canary"));
+    let second = granted(vault.acquire(&LeaseRequest { admin: Some(uid(9)), ..wish(2) }).unwrap());
     assert!(second.fence > first.fence);
     assert_eq!(busy(vault.acquire(&wish(9)).unwrap()).len(), 2);
     vault.release(&first).unwrap();
     vault.release(&first).unwrap();
     vault.release(&second).unwrap();
     let alone = granted(vault.acquire(&wish(9)).unwrap());
-    busy(
-        vault
-            .acquire(&LeaseRequest {
-                admin: Some(uid(9)),
-                ..wish(3)
-            })
-            .unwrap(),
-    );
+    busy(vault.acquire(&LeaseRequest { admin: Some(uid(9)), ..wish(3) }).unwrap());
     vault.renew(&alone).unwrap();
     assert!(matches!(vault.renew(&first), Err(VaultError::Fenced)));
 }
@@ -1009,20 +677,13 @@ fn only_a_holder_that_stands_still_is_replaced_and_then_writes_nothing() {
     let house = House::new();
     let (ours, theirs) = (house.create(), house.open());
     let old = with_record(&ours, 1);
-    ours.stage(&old, &uid(1), 1, &attempt("a", 1, "new"))
-        .unwrap();
+    ours.stage(&old, &uid(1), 1, &attempt("a", 1, "new")).unwrap();
     let seen = busy(theirs.acquire(&wish(1)).unwrap());
     ours.renew(&old).unwrap();
     let moved = busy(theirs.seize(&wish(1), &seen).unwrap());
     assert_eq!(moved[0].renewal, 1);
     let new = granted(theirs.seize(&wish(1), &moved).unwrap());
-    let commit = Commit {
-        uid: &uid(1),
-        duplicates: &[],
-        attempt: "a",
-        unverified: false,
-        finish_due: None,
-    };
+    let commit = Commit { uid: &uid(1), duplicates: &[], attempt: "a", unverified: false, finish_due: None };
     for refused in [
         ours.renew(&old).err(),
         ours.stage(&old, &uid(1), 1, &attempt("b", 1, "x")).err(),
@@ -1033,17 +694,14 @@ fn only_a_holder_that_stands_still_is_replaced_and_then_writes_nothing() {
         ours.abandon(&old, &uid(1), "a", "x").err(),
         ours.park(&old, &uid(1), None, "x").err(),
         ours.unpark(&old, &uid(1)).err(),
-        ours.adopt(&old, &uid(1), &secret("x"), "x", &|_| Ok(()))
-            .err(),
+        ours.adopt(&old, &uid(1), &secret("x"), "x", &|_| Ok(())).err(),
         ours.finished(&old, &uid(1), "a", None).err(),
         ours.learn(&old, &uid(1), &PasswordLimits::default()).err(),
     ] {
         assert!(matches!(refused, Some(VaultError::Fenced)), "{refused:?}");
     }
     ours.release(&old).unwrap();
-    theirs
-        .commit(&new, &commit, &|record| set_password(record, "new"))
-        .unwrap();
+    theirs.commit(&new, &commit, &|record| set_password(record, "new")).unwrap();
 }
 
 #[test]
@@ -1055,11 +713,7 @@ fn of_many_that_race_for_a_record_one_gets_it() {
             .map(|n| {
                 let vault = &vaults[n % vaults.len()];
                 scope.spawn(move || {
-                    (0..5)
-                        .filter(|_| {
-                            matches!(vault.acquire(&wish(1)).unwrap(), Acquired::Granted(_))
-                        })
-                        .count()
+                    (0..5).filter(|_| matches!(vault.acquire(&wish(1)).unwrap(), Acquired::Granted(_))).count()
                 })
             })
             .collect();
@@ -1072,18 +726,12 @@ fn of_many_that_race_for_a_record_one_gets_it() {
 fn two_processes_race_and_one_that_is_killed_leaves_everything_in_place() {
     const CHILD: &str = "TURNLOCK_TEST_VAULT";
     if let Some(directory) = std::env::var_os(CHILD) {
-        let host =
-            HostState::named(PathBuf::from(&directory).join("state"), "machine one").unwrap();
-        let vault =
-            LocalVault::open(&PathBuf::from(&directory).join("vault"), &key(), &host).unwrap();
+        let host = HostState::named(PathBuf::from(&directory).join("state"), "machine one").unwrap();
+        let vault = LocalVault::open(&PathBuf::from(&directory).join("vault"), &key(), &host).unwrap();
         for n in 0.. {
             if let Acquired::Granted(lease) = vault.acquire(&wish(n)).unwrap() {
-                vault
-                    .put(&record(n, "old-canary"), None, &[identity(n)], false)
-                    .unwrap();
-                vault
-                    .stage(&lease, &uid(n), 1, &attempt("a", n, "new"))
-                    .unwrap();
+                vault.put(&record(n, "old-canary"), None, &[identity(n)], false).unwrap();
+                vault.stage(&lease, &uid(n), 1, &attempt("a", n, "new")).unwrap();
                 fs::write(PathBuf::from(&directory).join(format!("done-{n}")), "").unwrap();
             }
         }
@@ -1117,11 +765,7 @@ fn two_processes_race_and_one_that_is_killed_leaves_everything_in_place() {
         if !house.at(&format!("done-{n}")).exists() {
             break;
         }
-        assert_eq!(
-            vault.read(&uid(n)).unwrap().stage.len(),
-            1,
-            "what was answered is there"
-        );
+        assert_eq!(vault.read(&uid(n)).unwrap().stage.len(), 1, "what was answered is there");
     }
     drop(vault);
     assert_eq!(house.open().adopt_required(), None);
@@ -1138,9 +782,7 @@ fn writers_that_wait_together_share_a_flush() {
             let vault = &vault;
             scope.spawn(move || {
                 for turn in 0..50 {
-                    vault
-                        .stage(lease, &uid(n), 1, &attempt(&format!("a{turn}"), n, "new"))
-                        .unwrap();
+                    vault.stage(lease, &uid(n), 1, &attempt(&format!("a{turn}"), n, "new")).unwrap();
                 }
             });
         }
@@ -1162,12 +804,7 @@ fn a_job_that_fails_takes_nothing_else_with_it() {
             scope.spawn(move || {
                 for turn in 0..20 {
                     let revision = 1 + (n % 2) as u64;
-                    let done = vault.stage(
-                        lease,
-                        &uid(0),
-                        revision,
-                        &attempt(&format!("a{n}-{turn}"), 0, "new"),
-                    );
+                    let done = vault.stage(lease, &uid(0), revision, &attempt(&format!("a{n}-{turn}"), 0, "new"));
                     assert_eq!(done.is_ok(), n % 2 == 0);
                 }
             });
@@ -1255,17 +892,12 @@ impl Small {
     fn mount(house: &House, size: &str) -> Option<Self> {
         let small = Self(house.at("small"));
         fs::create_dir(&small.0).unwrap();
-        small
-            .run("mount", &["-t", "tmpfs", "-o", size, "none"])
-            .then_some(small)
+        small.run("mount", &["-t", "tmpfs", "-o", size, "none"]).then_some(small)
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> bool {
         let mut command = std::process::Command::new(program);
-        command
-            .args(arguments)
-            .arg(&self.0)
-            .stderr(std::process::Stdio::null());
+        command.args(arguments).arg(&self.0).stderr(std::process::Stdio::null());
         command.status().is_ok_and(|status| status.success())
     }
 }
@@ -1313,31 +945,19 @@ fn a_backup_says_that_it_is_one_until_it_is_adopted() {
     let house = House::new();
     let vault = furnished(&house);
     vault.backup(&house.at("backup")).unwrap();
-    assert!(matches!(
-        vault.backup(&house.at("backup")),
-        Err(VaultError::Exists(_))
-    ));
+    assert!(matches!(vault.backup(&house.at("backup")), Err(VaultError::Exists(_))));
     assert_eq!(mode(&house.at("backup")), 0o600);
     let fence = granted(vault.acquire(&wish(50)).unwrap()).fence;
     drop(vault);
     let backup = LocalVault::open(&house.at("backup"), &key(), &house.host).unwrap();
-    assert_eq!(
-        backup.check().unwrap(),
-        Checked {
-            problems: vec![],
-            ..backup.check().unwrap()
-        }
-    );
+    assert_eq!(backup.check().unwrap(), Checked { problems: vec![], ..backup.check().unwrap() });
     assert_eq!(refused(&backup), "a backup");
     backup.put(&record(60, "x"), None, &[], false).unwrap();
     assert_eq!(refused(&backup), "a backup");
     backup.adopt_vault().unwrap();
     assert_eq!(backup.adopt_required(), None);
     assert!(granted(backup.acquire(&wish(77)).unwrap()).fence > fence);
-    assert_eq!(
-        refused(&house.open()),
-        "a copy of a vault that is used elsewhere"
-    );
+    assert_eq!(refused(&house.open()), "a copy of a vault that is used elsewhere");
 }
 
 #[test]
@@ -1417,10 +1037,7 @@ fn what_one_program_adopts_the_other_takes_for_adopted() {
 fn a_log_left_behind_is_not_played_into_a_new_vault() {
     let house = House::new();
     fs::write(house.at("vault-wal"), "whatever").unwrap();
-    assert!(matches!(
-        LocalVault::create(&house.file(), &[key()], &house.host),
-        Err(VaultError::Exists(_))
-    ));
+    assert!(matches!(LocalVault::create(&house.file(), &[key()], &house.host), Err(VaultError::Exists(_))));
 }
 
 #[test]
@@ -1433,23 +1050,14 @@ fn a_killed_process_leaves_a_note_of_its_last_commit() {
     let house = House::new();
     let vault = house.create();
     let lease = with_record(&vault, 1);
-    let mark = |vault: &LocalVault| {
-        vault
-            .read_view(|view| Ok(Meta::read(view.connection)?.mark()))
-            .unwrap()
-    };
+    let mark = |vault: &LocalVault| vault.read_view(|view| Ok(Meta::read(view.connection)?.mark())).unwrap();
     let before = mark(&vault);
-    vault
-        .stage(&lease, &uid(1), 1, &attempt("a", 1, "new"))
-        .unwrap();
+    vault.stage(&lease, &uid(1), 1, &attempt("a", 1, "new")).unwrap();
     let after = mark(&vault);
     let (id, file) = (vault.shared.keys().vault, vault.shared.file.clone());
     std::mem::forget(vault);
     assert_eq!(house.host.judge(&id, true, &file, &after), None);
-    assert_eq!(
-        house.host.judge(&id, true, &file, &before),
-        Some(Doubt::Restored)
-    );
+    assert_eq!(house.host.judge(&id, true, &file, &before), Some(Doubt::Restored));
     // A torn note counts for nothing.
     let note = house.at("state").join(format!("{}.mark", seal::hex(&id)));
     let mut torn = fs::read(&note).unwrap();
@@ -1466,9 +1074,7 @@ fn a_log_that_was_damaged_after_a_kill_is_not_passed_over_in_silence() {
         let host = HostState::named(directory.join("state"), "machine one").unwrap();
         let vault = LocalVault::open(&directory.join("vault"), &key(), &host).unwrap();
         let lease = with_record(&vault, 1);
-        vault
-            .stage(&lease, &uid(1), 1, &attempt("a", 1, "new"))
-            .unwrap();
+        vault.stage(&lease, &uid(1), 1, &attempt("a", 1, "new")).unwrap();
         fs::write(directory.join("done"), "").unwrap();
         loop {
             std::thread::park();
@@ -1508,22 +1114,11 @@ fn new_keys_seal_everything_again_and_the_old_one_opens_nothing() {
     let house = House::new();
     let vault = furnished(&house);
     let other = house.open();
-    let before = (
-        vault.audit_verify().unwrap(),
-        serde_json::to_string(&vault.history(&uid(2)).unwrap()).unwrap(),
-    );
-    vault
-        .rekey(&[
-            Key::Raw(Zeroizing::new([1; 32])),
-            Key::Raw(Zeroizing::new([2; 32])),
-        ])
-        .unwrap();
+    let before = (vault.audit_verify().unwrap(), serde_json::to_string(&vault.history(&uid(2)).unwrap()).unwrap());
+    vault.rekey(&[Key::Raw(Zeroizing::new([1; 32])), Key::Raw(Zeroizing::new([2; 32]))]).unwrap();
     let (rows, _) = vault.audit_verify().unwrap();
     assert_eq!(rows, before.0.0 + 1);
-    assert_eq!(
-        serde_json::to_string(&vault.history(&uid(2)).unwrap()).unwrap(),
-        before.1
-    );
+    assert_eq!(serde_json::to_string(&vault.history(&uid(2)).unwrap()).unwrap(), before.1);
     assert_eq!(vault.check().unwrap().problems, Vec::<String>::new());
     assert_eq!(vault.find("prod").unwrap().len(), 4);
     assert_eq!(vault.same_account(&identity(1)).unwrap(), [uid(1)]);
@@ -1532,24 +1127,10 @@ fn new_keys_seal_everything_again_and_the_old_one_opens_nothing() {
     vault.read_back(&uid(0), "second").unwrap();
     let error = other.read(&uid(1)).unwrap_err().to_string();
     assert!(error.contains("new keys"), "{error}");
-    assert!(
-        other
-            .refund(&identity(1))
-            .unwrap_err()
-            .to_string()
-            .contains("new keys")
-    );
+    assert!(other.refund(&identity(1)).unwrap_err().to_string().contains("new keys"));
     drop(vault);
-    assert!(matches!(
-        LocalVault::open(&house.file(), &key(), &house.host),
-        Err(VaultError::WrongKey(_))
-    ));
-    let vault = LocalVault::open(
-        &house.file(),
-        &Key::Raw(Zeroizing::new([2; 32])),
-        &house.host,
-    )
-    .unwrap();
+    assert!(matches!(LocalVault::open(&house.file(), &key(), &house.host), Err(VaultError::WrongKey(_))));
+    let vault = LocalVault::open(&house.file(), &Key::Raw(Zeroizing::new([2; 32])), &house.host).unwrap();
     assert_eq!(vault.adopt_required(), None);
     assert!(matches!(vault.rekey(&[]), Err(VaultError::Storage { .. })));
 }
@@ -1574,14 +1155,8 @@ fn the_audit_chain_notices_whatever_is_done_to_the_file() {
             })
             .unwrap();
         assert_eq!(last.unwrap().chain, head);
-        Connection::open(house.file())
-            .unwrap()
-            .execute_batch(tampering)
-            .unwrap();
-        assert!(
-            matches!(vault.audit_verify(), Err(VaultError::Damaged { .. })),
-            "{tampering}"
-        );
+        Connection::open(house.file()).unwrap().execute_batch(tampering).unwrap();
+        assert!(matches!(vault.audit_verify(), Err(VaultError::Damaged { .. })), "{tampering}");
         assert!(!vault.check().unwrap().problems.is_empty());
     }
 }
@@ -1600,10 +1175,7 @@ fn cells_cannot_be_moved_to_other_rows() {
     ] {
         let house = House::new();
         let vault = furnished(&house);
-        Connection::open(house.file())
-            .unwrap()
-            .execute_batch(tampering)
-            .unwrap();
+        Connection::open(house.file()).unwrap().execute_batch(tampering).unwrap();
         assert!(!vault.check().unwrap().problems.is_empty(), "{tampering}");
     }
 }
@@ -1626,21 +1198,14 @@ fn figures() {
         let house = House::new();
         make_key_file(&house.at("key")).unwrap();
         let key = Key::KeyFile(house.at("key"));
-        let vault =
-            LocalVault::create(&house.file(), &[Key::KeyFile(house.at("key"))], &house.host)
-                .unwrap();
-        let records: Vec<_> = (0..count)
-            .map(|n| (record(n, "old-canary"), vec![identity(n)]))
-            .collect();
+        let vault = LocalVault::create(&house.file(), &[Key::KeyFile(house.at("key"))], &house.host).unwrap();
+        let records: Vec<_> = (0..count).map(|n| (record(n, "old-canary"), vec![identity(n)])).collect();
         let start = Instant::now();
         vault.put_all(&records).unwrap();
         println!("{count} records: put_all {:?}", start.elapsed());
         drop(records);
         drop(vault);
-        println!(
-            "  file {} KiB",
-            fs::metadata(house.file()).unwrap().len() / 1024
-        );
+        println!("  file {} KiB", fs::metadata(house.file()).unwrap().len() / 1024);
         let median = |mut times: Vec<Duration>| {
             times.sort();
             times[times.len() / 2]
@@ -1672,38 +1237,14 @@ fn figures() {
                     .collect(),
             )
         };
-        println!(
-            "  read {:?}",
-            timed(&|n| drop(vault.read(&uid(n)).unwrap()))
-        );
-        println!(
-            "  find {:?}",
-            timed(&|n| drop(vault.find(&format!("title-canary {n}")).unwrap()))
-        );
-        println!(
-            "  acquire {:?}",
-            timed(&|n| drop(granted(vault.acquire(&wish(n)).unwrap())))
-        );
-        let seen: Vec<_> = (0..50)
-            .map(|n| busy(vault.acquire(&wish(n)).unwrap()))
-            .collect();
-        let leases: Vec<_> = (0..50)
-            .map(|n| granted(vault.seize(&wish(n), &seen[n]).unwrap()))
-            .collect();
-        println!(
-            "  stage {:?}",
-            timed(&|n| vault
-                .stage(&leases[n], &uid(n), 1, &attempt("a", n, "new"))
-                .unwrap())
-        );
-        println!(
-            "  read_back {:?}",
-            timed(&|n| drop(vault.read_back(&uid(n), "a").unwrap()))
-        );
-        println!(
-            "  open_items {:?}",
-            timed(&|_| drop(vault.open_items().unwrap()))
-        );
+        println!("  read {:?}", timed(&|n| drop(vault.read(&uid(n)).unwrap())));
+        println!("  find {:?}", timed(&|n| drop(vault.find(&format!("title-canary {n}")).unwrap())));
+        println!("  acquire {:?}", timed(&|n| drop(granted(vault.acquire(&wish(n)).unwrap()))));
+        let seen: Vec<_> = (0..50).map(|n| busy(vault.acquire(&wish(n)).unwrap())).collect();
+        let leases: Vec<_> = (0..50).map(|n| granted(vault.seize(&wish(n), &seen[n]).unwrap())).collect();
+        println!("  stage {:?}", timed(&|n| vault.stage(&leases[n], &uid(n), 1, &attempt("a", n, "new")).unwrap()));
+        println!("  read_back {:?}", timed(&|n| drop(vault.read_back(&uid(n), "a").unwrap())));
+        println!("  open_items {:?}", timed(&|_| drop(vault.open_items().unwrap())));
         let (start, before) = (Instant::now(), vault.commits());
         std::thread::scope(|scope| {
             for (n, lease) in leases.iter().take(16).enumerate() {
@@ -1711,9 +1252,7 @@ fn figures() {
                 scope.spawn(move || {
                     for turn in 0..100 {
                         let name = format!("b{turn}");
-                        vault
-                            .stage(lease, &uid(n), 1, &attempt(&name, n, "new"))
-                            .unwrap();
+                        vault.stage(lease, &uid(n), 1, &attempt(&name, n, "new")).unwrap();
                         vault.erase(lease, &uid(n), &name, "").unwrap();
                     }
                 });

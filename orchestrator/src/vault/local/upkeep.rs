@@ -48,11 +48,7 @@ impl LocalVault {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let mut copy = Connection::open_with_flags(unfinished, flags)?;
             self.shared.with_reader(|source| {
-                Ok(Backup::new(source, &mut copy)?.run_to_completion(
-                    i32::MAX,
-                    Duration::from_millis(10),
-                    None,
-                )?)
+                Ok(Backup::new(source, &mut copy)?.run_to_completion(i32::MAX, Duration::from_millis(10), None)?)
             })?;
             drop(copy);
             let copy = file::writer(unfinished)?;
@@ -88,16 +84,12 @@ impl LocalVault {
             }
             let mut keys = view.connection.prepare("PRAGMA foreign_key_check")?;
             if keys.exists(())? {
-                checked
-                    .problems
-                    .push("a row belongs to a record that is not there".to_owned());
+                checked.problems.push("a row belongs to a record that is not there".to_owned());
             }
             let meta = Meta::read(view.connection)?;
             tell(&mut checked, view.path, meta.prove(&view.keys));
             if slots::digest(view.connection)? != meta.slots {
-                checked
-                    .problems
-                    .push("its key slots were altered".to_owned());
+                checked.problems.push("its key slots were altered".to_owned());
             }
             for row in record_rows(view)? {
                 let seen = check_record(view, row, &mut checked);
@@ -105,8 +97,7 @@ impl LocalVault {
             }
             tell(&mut checked, view.path, view.budgets());
             tell(&mut checked, view.path, held(view));
-            if let Some((rows, _)) = tell(&mut checked, view.path, audit::verify(view, meta.audit))
-            {
+            if let Some((rows, _)) = tell(&mut checked, view.path, audit::verify(view, meta.audit)) {
                 checked.audit = rows;
             }
             Ok(checked)
@@ -128,28 +119,17 @@ impl LocalVault {
     }
 
     pub(super) fn rekey_at_cost(&self, keys: &[Key], cost: Cost) -> Result<(), VaultError> {
-        let prepared = keys
-            .iter()
-            .map(|key| slots::prepare(key, cost))
-            .collect::<Result<Vec<_>, _>>();
+        let prepared = keys.iter().map(|key| slots::prepare(key, cost)).collect::<Result<Vec<_>, _>>();
         let prepared = prepared.map_err(|broken| broken.at(self.path(), "written"))?;
         if prepared.is_empty() {
-            return Err(VaultError::Storage {
-                doing: "written",
-                why: "a vault needs a key".to_owned(),
-            });
+            return Err(VaultError::Storage { doing: "written", why: "a vault needs a key".to_owned() });
         }
         self.write(After::Nothing, move |txn| {
-            let new = Arc::new(Keys::new(
-                txn.meta.vault,
-                txn.meta.epoch + 1,
-                random()?.into(),
-            ));
+            let new = Arc::new(Keys::new(txn.meta.vault, txn.meta.epoch + 1, random()?.into()));
             reseal(txn, &new)?;
             let connection = txn.view.connection;
             // Slot numbers go on, so that no old slot passes for a new one.
-            let last: u32 =
-                connection.query_row("SELECT max(id) FROM slots", (), |row| row.get(0))?;
+            let last: u32 = connection.query_row("SELECT max(id) FROM slots", (), |row| row.get(0))?;
             let mut opened = None;
             for slot in &prepared {
                 let slot = slots::insert(connection, &new.vault, new.data(), slot)?;
@@ -158,12 +138,7 @@ impl LocalVault {
             connection.execute("DELETE FROM slots WHERE id <= ?", [last])?;
             txn.meta.slots = slots::digest(connection)?;
             txn.meta.epoch = new.epoch;
-            if txn.meta.machine
-                == txn
-                    .view
-                    .keys
-                    .lookup("machine", &[txn.shared.host.machine()])
-            {
+            if txn.meta.machine == txn.view.keys.lookup("machine", &[txn.shared.host.machine()]) {
                 txn.meta.machine = new.lookup("machine", &[txn.shared.host.machine()]);
             }
             txn.view.keys = new;
@@ -176,18 +151,10 @@ impl LocalVault {
 /// Seals everything again under new keys.
 fn reseal(txn: &Txn<'_>, new: &Arc<Keys>) -> Result<(), Broken> {
     let old = &txn.view;
-    let fresh = View {
-        connection: old.connection,
-        keys: Arc::clone(new),
-        path: old.path,
-    };
+    let fresh = View { connection: old.connection, keys: Arc::clone(new), path: old.path };
     for row in record_rows(old)? {
         let (written, aside) = (old.taken(row)?, old.aside(row.id)?);
-        let (attempts, finishes, history) = (
-            old.attempts(row.id)?,
-            old.finishes(row.id)?,
-            old.history(row.id)?,
-        );
+        let (attempts, finishes, history) = (old.attempts(row.id)?, old.finishes(row.id)?, old.history(row.id)?);
         fresh.rewrite(row, &written)?;
         fresh.put_aside(row.id, &aside)?;
         for (id, attempt) in &attempts {
@@ -221,47 +188,27 @@ fn reseal(txn: &Txn<'_>, new: &Arc<Keys>) -> Result<(), Broken> {
 }
 
 fn record_rows(view: &View<'_>) -> Result<Vec<Row>, Broken> {
-    let mut select = view
-        .connection
-        .prepare_cached("SELECT id, revision FROM records ORDER BY id")?;
-    let rows = select.query_map((), |row| {
-        Ok(Row {
-            id: row.get(0)?,
-            revision: row.get(1)?,
-            state: RecordState::Settled,
-        })
-    })?;
+    let mut select = view.connection.prepare_cached("SELECT id, revision FROM records ORDER BY id")?;
+    let rows =
+        select.query_map((), |row| Ok(Row { id: row.get(0)?, revision: row.get(1)?, state: RecordState::Settled }))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn held(view: &View<'_>) -> Result<Vec<(Vec<u8>, u64, leases::Held)>, Broken> {
-    let mut select = view
-        .connection
-        .prepare_cached("SELECT name, fence, holder FROM leases")?;
+    let mut select = view.connection.prepare_cached("SELECT name, fence, holder FROM leases")?;
     let mut rows = select.query(())?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
         let fence: u64 = row.get(1)?;
-        all.push((
-            row.get(0)?,
-            fence,
-            view.keys
-                .unseal(leases::cell(fence), &row.get::<_, Vec<u8>>(2)?)?,
-        ));
+        all.push((row.get(0)?, fence, view.keys.unseal(leases::cell(fence), &row.get::<_, Vec<u8>>(2)?)?));
     }
     Ok(all)
 }
 
 fn check_record(view: &View<'_>, row: Row, checked: &mut Checked) -> Result<(), Broken> {
     let record = view.record(row)?;
-    if view
-        .find_row(&record.uid)?
-        .is_none_or(|found| found.id != row.id)
-    {
-        return Err(damaged(format!(
-            "record {} is not found by its UID",
-            record.uid
-        )));
+    if view.find_row(&record.uid)?.is_none_or(|found| found.id != row.id) {
+        return Err(damaged(format!("record {} is not found by its UID", record.uid)));
     }
     check_names(view, row, &record.uid)?;
     let parked = view.aside(row.id)?.parked.is_some();
@@ -272,28 +219,19 @@ fn check_record(view: &View<'_>, row: Row, checked: &mut Checked) -> Result<(), 
     checked.finishes += finishes.len() as u64;
     for (id, past) in view.history(row.id)? {
         if !view.tells_of(id, &past)? {
-            return Err(damaged(format!(
-                "the history of record {} was altered",
-                record.uid
-            )));
+            return Err(damaged(format!("the history of record {} was altered", record.uid)));
         }
         checked.history += 1;
     }
-    let wanted = match (
-        parked || attempts.iter().any(|(_, open)| open.parked.is_some()),
-        attempts.len(),
-        finishes.len(),
-    ) {
-        (true, _, _) => RecordState::Parked,
-        (false, 1.., _) => RecordState::Open,
-        (false, 0, 1..) => RecordState::Finishing,
-        (false, 0, 0) => RecordState::Settled,
-    };
+    let wanted =
+        match (parked || attempts.iter().any(|(_, open)| open.parked.is_some()), attempts.len(), finishes.len()) {
+            (true, _, _) => RecordState::Parked,
+            (false, 1.., _) => RecordState::Open,
+            (false, 0, 1..) => RecordState::Finishing,
+            (false, 0, 0) => RecordState::Settled,
+        };
     if view.row(&record.uid)?.state != wanted {
-        return Err(damaged(format!(
-            "the state of record {} does not tell what is open",
-            record.uid
-        )));
+        return Err(damaged(format!("the state of record {} does not tell what is open", record.uid)));
     }
     Ok(())
 }
@@ -307,14 +245,9 @@ fn check_names(view: &View<'_>, row: Row, uid: &Uid) -> Result<(), Broken> {
         [row.id],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    let mut name = view
-        .connection
-        .prepare_cached("SELECT 1 FROM names WHERE name = ? AND record = ?")?;
-    let mut account = view
-        .connection
-        .prepare_cached("SELECT 1 FROM accounts WHERE account = ? AND record = ?")?;
-    let mut found =
-        lookups.names.len() as u64 == names && lookups.accounts.len() as u64 == accounts;
+    let mut name = view.connection.prepare_cached("SELECT 1 FROM names WHERE name = ? AND record = ?")?;
+    let mut account = view.connection.prepare_cached("SELECT 1 FROM accounts WHERE account = ? AND record = ?")?;
+    let mut found = lookups.names.len() as u64 == names && lookups.accounts.len() as u64 == accounts;
     for lookup in &lookups.names {
         found &= name.exists((lookup, row.id))?;
     }
@@ -322,9 +255,7 @@ fn check_names(view: &View<'_>, row: Row, uid: &Uid) -> Result<(), Broken> {
         found &= account.exists((lookup, row.id))?;
     }
     if !found {
-        return Err(damaged(format!(
-            "record {uid} is not found by its names or accounts"
-        )));
+        return Err(damaged(format!("record {uid} is not found by its names or accounts")));
     }
     Ok(())
 }

@@ -85,21 +85,13 @@ impl Meta {
     }
 
     pub(super) fn prove(&self, keys: &Keys) -> Result<(), Broken> {
-        keys.meta_proof(&self.facts())
-            .verify_slice(&self.proof)
-            .map_err(|_| damaged("its own facts were altered"))
+        keys.meta_proof(&self.facts()).verify_slice(&self.proof).map_err(|_| damaged("its own facts were altered"))
     }
 
     pub(super) fn write(&mut self, connection: &Connection, keys: &Keys) -> Result<(), Broken> {
-        self.proof = keys
-            .meta_proof(&self.facts())
-            .finalize()
-            .into_bytes()
-            .to_vec();
+        self.proof = keys.meta_proof(&self.facts()).finalize().into_bytes().to_vec();
         connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO meta VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )?
+            .prepare_cached("INSERT OR REPLACE INTO meta VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
             .execute(params![
                 self.format,
                 self.vault,
@@ -118,11 +110,7 @@ impl Meta {
     }
 
     pub(super) fn mark(&self) -> Mark {
-        Mark {
-            instance: hex(&self.instance),
-            generation: self.generation,
-            tip: hex(&self.tip),
-        }
+        Mark { instance: hex(&self.instance), generation: self.generation, tip: hex(&self.tip) }
     }
 
     fn facts(&self) -> Vec<u8> {
@@ -131,13 +119,7 @@ impl Meta {
         for id in [&self.vault, &self.instance, &self.machine, &self.tip] {
             facts.extend_from_slice(id);
         }
-        for number in [
-            self.epoch,
-            self.generation,
-            self.fence,
-            self.audit,
-            Doubt::number(self.doubt).into(),
-        ] {
+        for number in [self.epoch, self.generation, self.fence, self.audit, Doubt::number(self.doubt).into()] {
             facts.extend_from_slice(&number.to_be_bytes());
         }
         facts.extend_from_slice(&self.slots);
@@ -216,14 +198,8 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("vault".to_owned())
             .spawn(move || write_all(&shared, connection, &jobs))
-            .map_err(|error| VaultError::Storage {
-                doing: "written",
-                why: error.to_string(),
-            })?;
-        Ok(Self {
-            queue: Some(queue),
-            thread: Some(thread),
-        })
+            .map_err(|error| VaultError::Storage { doing: "written", why: error.to_string() })?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
     /// Queues a job; the answer comes through the receiver after its commit.
@@ -235,10 +211,7 @@ impl Writer {
     ) -> Receiver<Result<T, VaultError>> {
         let (answer, answered) = mpsc::sync_channel(1);
         let work: Work = Box::new(move |txn| match txn.map_err(Broken::Vault).and_then(job) {
-            Ok(value) => (
-                true,
-                Box::new(move |committed| drop(answer.send(committed.map(|()| value)))),
-            ),
+            Ok(value) => (true, Box::new(move |committed| drop(answer.send(committed.map(|()| value))))),
             Err(error) => {
                 let error = error.at(&path, "written");
                 (false, Box::new(move |_| drop(answer.send(Err(error)))))
@@ -286,11 +259,7 @@ fn one_commit(shared: &Shared, connection: &Connection, batch: Vec<Job>) {
     match &ended {
         Ok(done) => {
             let remembered = match done {
-                Some(done)
-                    if replies
-                        .iter()
-                        .any(|(after, ok, _)| *ok && *after == After::Remember) =>
-                {
+                Some(done) if replies.iter().any(|(after, ok, _)| *ok && *after == After::Remember) => {
                     remember(shared, connection, done)
                 }
                 _ => Ok(()),
@@ -336,19 +305,8 @@ fn transaction(
     meta.prove(&keys)?;
     let first_fence = meta.fence;
     let now = super::now();
-    let view = View {
-        connection,
-        keys: Arc::clone(&keys),
-        path: &shared.file.path,
-    };
-    let mut txn = Txn {
-        view,
-        meta,
-        now,
-        shared,
-        opened: None,
-        adopted: false,
-    };
+    let view = View { connection, keys: Arc::clone(&keys), path: &shared.file.path };
+    let mut txn = Txn { view, meta, now, shared, opened: None, adopted: false };
     if shared.doubt().is_some() {
         // Another program may have adopted it since.
         shared.set_doubt(txn.judge());
@@ -390,9 +348,7 @@ fn transaction(
     meta.tip = random()?;
     // What a doubted copy writes makes it longer than the real one; the doubt
     // goes into the file with it, or the next opening would believe it.
-    meta.doubt = meta
-        .doubt
-        .or(shared.doubt().filter(|doubt| *doubt != Doubt::Unreadable));
+    meta.doubt = meta.doubt.or(shared.doubt().filter(|doubt| *doubt != Doubt::Unreadable));
     meta.write(connection, &txn.view.keys)?;
     connection.execute_batch("COMMIT")?;
     shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -414,14 +370,10 @@ fn transaction(
 /// Remembers how far the vault is, before leases are handed out. Where that
 /// fails the leases are taken back, because nobody will get them.
 fn remember(shared: &Shared, connection: &Connection, done: &Done) -> Result<(), VaultError> {
-    let remembered = shared
-        .host
-        .advance(&done.meta.vault, &shared.file, &done.meta.mark());
+    let remembered = shared.host.advance(&done.meta.vault, &shared.file, &done.meta.mark());
     if remembered.is_err() {
-        let _ = connection.execute(
-            "DELETE FROM leases WHERE fence >= ? AND fence < ?",
-            params![done.fences.start, done.fences.end],
-        );
+        let _ = connection
+            .execute("DELETE FROM leases WHERE fence >= ? AND fence < ?", params![done.fences.start, done.fences.end]);
     }
     remembered
 }
