@@ -23,6 +23,8 @@ pub struct Overrides {
     pub passphrase_file: Option<PathBuf>,
     /// `--recovery-key-file`
     pub recovery_key_file: Option<PathBuf>,
+    /// `--keyring`
+    pub keyring: bool,
     /// `--plugin-dir`
     pub plugin_directories: Vec<PathBuf>,
 }
@@ -38,6 +40,8 @@ pub struct Config {
     pub passphrase_file: Option<PathBuf>,
     /// A file with the printed recovery key.
     pub recovery_key_file: Option<PathBuf>,
+    /// Whether the kernel's keyring holds the key.
+    pub keyring: bool,
     /// What systemd's `LoadCredential=turnlock.key` left for us.
     pub systemd_credential: Option<PathBuf>,
     /// What this machine remembers of its vaults.
@@ -66,6 +70,7 @@ struct VaultSection {
     path: Option<PathBuf>,
     key_file: Option<PathBuf>,
     passphrase_file: Option<PathBuf>,
+    keyring: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -132,6 +137,7 @@ impl Config {
                 .key_file
                 .or_else(|| variable("TURNLOCK_KEY_FILE").map(PathBuf::from))
                 .or(file.vault.key_file),
+            keyring: overrides.keyring || file.vault.keyring,
             recovery_key_file: overrides.recovery_key_file,
             passphrase_file: overrides.passphrase_file.or(file.vault.passphrase_file),
             systemd_credential: variable("CREDENTIALS_DIRECTORY")

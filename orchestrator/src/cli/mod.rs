@@ -66,6 +66,9 @@ struct Global {
     /// Open the vault with the passphrase in this file's first line
     #[arg(long, global = true, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    /// Open the vault with the key that `vault init --keyring` left in the kernel's keyring
+    #[arg(long, global = true)]
+    keyring: bool,
     /// Open the vault with the recovery key in this file's first line; `-` reads standard input
     #[arg(long, global = true, value_name = "FILE")]
     recovery_key_file: Option<PathBuf>,
@@ -165,6 +168,7 @@ fn run(arguments: Arguments, report: &Report) -> Result<u8, Failure> {
         vault: global.vault,
         key_file: global.key_file,
         passphrase_file: global.passphrase_file,
+        keyring: global.keyring,
         recovery_key_file: global.recovery_key_file,
         plugin_directories: global.plugin_directories,
     })?;

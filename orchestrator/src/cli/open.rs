@@ -50,6 +50,9 @@ impl Context {
                 Err(_) => Key::Passphrase(first_line(file)?),
             });
         }
+        if config.keyring {
+            return Ok(Key::Raw(keyring::read(&config.vault)?));
+        }
         if !stdin().is_terminal() {
             return Err(Failure::usage("nothing opens the vault: no key was named and there is no terminal to ask at")
                 .hint("name one with --key-file or --passphrase-file"));
@@ -74,6 +77,49 @@ impl Context {
             wait,
             progress: Arc::new(move |title, step| report.step(title, step)),
         }))
+    }
+}
+
+/// The kernel's keyring of this user: it is gone at the next boot, so a vault
+/// that is opened this way needs a recovery key, too.
+pub(super) mod keyring {
+    use std::path::{Path, absolute};
+
+    use linux_keyutils::{KeyRing, KeyRingIdentifier};
+    use zeroize::Zeroizing;
+
+    use crate::failure::Failure;
+
+    /// Draws a key and leaves it in the keyring.
+    pub(in crate::cli) fn make(vault: &Path) -> Result<(), Failure> {
+        let mut key = Zeroizing::new([0u8; 32]);
+        getrandom::fill(key.as_mut()).map_err(|_| Failure::new("the system's source of randomness failed"))?;
+        ring()?.add_key(&name(vault)?, key.as_slice()).map_err(|error| {
+            Failure::new("the kernel's keyring did not take the key").caused_by(&error).hint("use --key-file instead")
+        })?;
+        Ok(())
+    }
+
+    /// The key that [`make`] left there.
+    pub(in crate::cli) fn read(vault: &Path) -> Result<Zeroizing<[u8; 32]>, Failure> {
+        let missing = |error: linux_keyutils::KeyError| {
+            Failure::new("the kernel's keyring has no key for this vault")
+                .caused_by(&error)
+                .hint("after a reboot, open it with --recovery-key-file and make new keys: turnlock vault rekey --new-keyring")
+        };
+        let mut key = Zeroizing::new([0u8; 32]);
+        let read = ring()?.search(&name(vault)?).and_then(|found| found.read(&mut *key)).map_err(missing)?;
+        if read == key.len() { Ok(key) } else { Err(Failure::new("the key in the kernel's keyring is none of ours")) }
+    }
+
+    fn ring() -> Result<KeyRing, Failure> {
+        KeyRing::from_special_id(KeyRingIdentifier::User, true)
+            .map_err(|error| Failure::new("the kernel's keyring cannot be used").caused_by(&error))
+    }
+
+    fn name(vault: &Path) -> Result<String, Failure> {
+        let path = absolute(vault).map_err(|error| Failure::new("the vault has no path").caused_by(&error))?;
+        Ok(format!("turnlock:{}", path.display()))
     }
 }
 

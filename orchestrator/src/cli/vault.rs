@@ -48,6 +48,9 @@ pub(super) struct Rekey {
     /// Open it with the passphrase in this file's first line from now on
     #[arg(long, value_name = "FILE", conflicts_with = "new_key_file")]
     new_passphrase_file: Option<PathBuf>,
+    /// Open it with a new key in the kernel's keyring from now on
+    #[arg(long, requires = "recovery_key", conflicts_with_all = ["new_key_file", "new_passphrase_file"])]
+    new_keyring: bool,
     /// Print a new recovery key; the old one ends
     #[arg(long)]
     recovery_key: bool,
@@ -84,6 +87,13 @@ fn make(context: &Context, init: &Init) -> Result<u8, Failure> {
         make_key_file(file)?;
         context.report.note(&format!("wrote a new key to {}: without it the vault cannot be opened", file.display()));
     }
+    if context.config.keyring {
+        if !init.recovery_key {
+            return Err(Failure::usage("the kernel's keyring is empty after the next boot")
+                .hint("say --recovery-key as well, and keep what it prints"));
+        }
+        open::keyring::make(path)?;
+    }
     let key = match context.key("New passphrase for the vault")? {
         Key::Passphrase(first)
             if context.config.passphrase_file.is_none() && context.config.systemd_credential.is_none() =>
@@ -112,6 +122,10 @@ fn change_keys(context: &Context, rekey: &Rekey) -> Result<u8, Failure> {
             Key::KeyFile(file.clone())
         }
         (None, Some(file)) => Key::Passphrase(open::first_line(file)?),
+        (None, None) if rekey.new_keyring => {
+            open::keyring::make(&context.config.vault)?;
+            Key::Raw(open::keyring::read(&context.config.vault)?)
+        }
         (None, None) => {
             let first = open::prompt_for("New passphrase for the vault")?;
             if !first.same_as(&open::prompt_for("Once more")?) {

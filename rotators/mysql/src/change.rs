@@ -1,9 +1,8 @@
 //! What is decided about a change before it is made, and said about one that
 //! was refused.
 
-use turnlock_kit::{
-    Fault, Finding, Kind, MayRotate, PasswordLimits, Secret, Severity,
-};
+use turnlock_kit::tls::is_loopback;
+use turnlock_kit::{Fault, Finding, Kind, MayRotate, PasswordLimits, Secret, Severity};
 use zeroize::Zeroizing;
 
 use crate::Account;
@@ -35,6 +34,12 @@ pub(crate) async fn statements(
         return Err(Fault::new(
             Kind::InvalidInput,
             "an empty password would open the account to everybody",
+        ));
+    }
+    if next.contains('\0') {
+        return Err(Fault::new(
+            Kind::InvalidInput,
+            "a password cannot hold a NUL character: clients would end there",
         ));
     }
     let proofs = if session.server.is_mariadb && !checks_passwords(session).await {
@@ -83,10 +88,12 @@ async fn methods(session: &mut Session, whose: &Whose) -> Vec<Option<String>> {
     let mut methods = Vec::new();
     for row in &rows {
         let described = session.describe(row).await;
-        methods.push(described.and_then(|description| match description.methods.as_slice() {
-            [method] => Some(method.clone()),
-            _ => None,
-        }));
+        methods.push(
+            described.and_then(|description| match description.methods.as_slice() {
+                [method] => Some(method.clone()),
+                _ => None,
+            }),
+        );
     }
     methods
 }
@@ -128,7 +135,7 @@ pub(crate) async fn findings(
             format!("{} has no dual passwords", session.server.text),
         );
     }
-    if session.tls.is_none() && account.unix_socket.is_none() && session.server.is_mariadb {
+    if session.tls.is_none() && account.unix_socket.is_none() && !is_loopback(&account.host) {
         found(
             Severity::Warning,
             "without TLS the statement with the new password can be read on its way".to_owned(),
@@ -150,7 +157,9 @@ pub(crate) async fn findings(
                 if !session.server.is_mariadb && method != "caching_sha2_password" {
                     found(
                         Severity::Warning,
-                        format!("{method} is weak and deprecated: move {row} to caching_sha2_password"),
+                        format!(
+                            "{method} is weak and deprecated: move {row} to caching_sha2_password"
+                        ),
                     );
                 }
             }
@@ -162,7 +171,10 @@ pub(crate) async fn findings(
                 ),
             ),
         }
-        if let Some(expiry) = description.expiry.filter(|expiry| expiry.starts_with("interval")) {
+        if let Some(expiry) = description
+            .expiry
+            .filter(|expiry| expiry.starts_with("interval"))
+        {
             found(
                 Severity::Info,
                 format!("the password of {row} expires after an {expiry}"),
@@ -201,8 +213,8 @@ impl Session {
             let Some((rights, on)) = rights.split_once(" ON ") else {
                 return false;
             };
-            let wide = on.starts_with("*.* ")
-                || (self.server.is_mariadb && on.starts_with("`mysql`.* "));
+            let wide =
+                on.starts_with("*.* ") || (self.server.is_mariadb && on.starts_with("`mysql`.* "));
             wide && rights
                 .split(',')
                 .map(str::trim)
@@ -221,8 +233,8 @@ pub(crate) async fn with_the_servers_rules(session: &mut Session, mut fault: Fau
     if fault.kind != Kind::Policy {
         return fault;
     }
-    let query = "SHOW VARIABLES WHERE Variable_name LIKE 'validate\\_password%' \
-         OR Variable_name LIKE 'simple\\_password\\_check%'";
+    let query = "SHOW VARIABLES WHERE Variable_name LIKE 'validate_password%' \
+         OR Variable_name LIKE 'simple_password_check%'";
     let Ok(rows) = session.execute(query).await else {
         return fault;
     };

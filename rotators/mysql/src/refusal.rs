@@ -90,7 +90,9 @@ fn answered(account: &Account, login: &str, number: u16, trouble: &Trouble) -> F
         ),
         code::MUST_CHANGE_PASSWORD_LOGIN => (
             Kind::Permission,
-            format!("the password of \"{login}\" has expired and {place} does not let it change itself"),
+            format!(
+                "the password of \"{login}\" has expired and {place} does not let it change itself"
+            ),
             "name an admin record that resets it",
         ),
         1698 => (
@@ -103,10 +105,10 @@ fn answered(account: &Account, login: &str, number: u16, trouble: &Trouble) -> F
             format!("\"{login}\" cannot use the database named as `db` on {place}"),
             "correct or leave out `db`",
         ),
-        3118 | 3955 | 4151 | 4167 => (
+        3118 | 3955 | 4150 | 4151 => (
             Kind::LockedOut,
             format!("\"{login}\" is locked on {place}"),
-            "unlock it: ALTER USER … ACCOUNT UNLOCK",
+            "unlock it: ALTER USER … ACCOUNT UNLOCK; after too many wrong passwords MariaDB wants FLUSH PRIVILEGES",
         ),
         1130 => (
             Kind::Permission,

@@ -127,7 +127,10 @@ impl Session {
             Err(trouble) if trouble.code() == Some(code::MUST_CHANGE_PASSWORD) => {}
             Err(trouble) => return Err(lost(&trouble)),
         }
-        let rows = match self.execute("SELECT CURRENT_USER(), @@GLOBAL.read_only").await {
+        let rows = match self
+            .execute("SELECT CURRENT_USER(), @@GLOBAL.read_only")
+            .await
+        {
             Ok(rows) => rows,
             Err(trouble) if trouble.code() == Some(code::MUST_CHANGE_PASSWORD) => {
                 return self.was_asked(account, login).await;

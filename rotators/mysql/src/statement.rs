@@ -194,7 +194,10 @@ fn set_password(
     let whose = name.map_or(String::new(), |name| format!(" FOR {name}"));
     Ok(Zeroizing::new(match proof {
         Proof::Password(password) => {
-            format!("SET PASSWORD{whose} = PASSWORD({})", *quoting.literal(password)?)
+            format!(
+                "SET PASSWORD{whose} = PASSWORD({})",
+                *quoting.literal(password)?
+            )
         }
         Proof::Verifier(verifier) => {
             format!("SET PASSWORD{whose} = {}", *quoting.literal(verifier)?)
@@ -222,7 +225,11 @@ fn identified_by(
         name.unwrap_or("USER()"),
         *next,
         *replace,
-        if retain { " RETAIN CURRENT PASSWORD" } else { "" },
+        if retain {
+            " RETAIN CURRENT PASSWORD"
+        } else {
+            ""
+        },
     )))
 }
 

@@ -36,7 +36,11 @@ fn ed25519(password: &str) -> String {
     for (to, from) in scalar.iter_mut().zip(expanded.as_ref()) {
         *to = *from;
     }
-    STANDARD_NO_PAD.encode(EdwardsPoint::mul_base_clamped(*scalar).compress().as_bytes())
+    STANDARD_NO_PAD.encode(
+        EdwardsPoint::mul_base_clamped(*scalar)
+            .compress()
+            .as_bytes(),
+    )
 }
 
 #[cfg(test)]

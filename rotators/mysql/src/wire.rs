@@ -216,7 +216,10 @@ impl Wire {
                     wire.answer_switch(&plugin, &nonce, login.password).await?;
                 }
                 Some((0xfe, _)) => return Err(Trouble::Plugin("mysql_old_password".to_owned())),
-                Some((0x01, rest)) => wire.answer_more(&plugin, rest, &nonce, login.password).await?,
+                Some((0x01, rest)) => {
+                    wire.answer_more(&plugin, rest, &nonce, login.password)
+                        .await?
+                }
                 _ => return Err(Trouble::Garbage("not an answer to a log-in")),
             }
         }
@@ -276,7 +279,8 @@ impl Wire {
             | AuthPlugin::MysqlNativePassword
             | AuthPlugin::Ed25519 => {
                 let scramble = plugin.gen_data(Some(password), nonce);
-                self.send_bytes(scramble.as_deref().unwrap_or_default()).await
+                self.send_bytes(scramble.as_deref().unwrap_or_default())
+                    .await
             }
             AuthPlugin::Other(name) if name.as_ref() == SHA256_PASSWORD => {
                 if self.private {

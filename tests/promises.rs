@@ -1,0 +1,666 @@
+//! What every rotator promises, written once and asked of real servers. Whether
+//! a promise was kept is told by logging in through the server vendor's own
+//! client, never by what Turnlock says of itself.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use lab::{Authority, Direction, Fault, Proxy, process, wait_until};
+use serde_json::{Value, json};
+
+use crate::world::{Fields, Running, World, error_of};
+
+/// A server of one kind, and what a test asks of it.
+pub(crate) trait Target: Sized {
+    /// The plugin that serves it.
+    const PLUGIN: &'static str;
+    /// The scheme of its URLs.
+    const SCHEME: &'static str;
+    /// How its version text begins.
+    const SERVER: &'static str;
+    /// Logins that its own quoting has to survive.
+    fn hostile_logins() -> Vec<String>;
+
+    /// Starts a server whose certificate bears these names.
+    fn start(names: &[&str]) -> Self;
+    fn port(&self) -> u16;
+    fn ca(&self) -> PathBuf;
+    /// Makes an account that can do nothing but log in.
+    fn create(&self, login: &str, password: &str);
+    /// Makes an account that may reset others.
+    fn create_admin(&self, login: &str, password: &str);
+    /// Gives an account another password behind Turnlock's back.
+    fn set_password(&self, login: &str, password: &str);
+    /// Whether the account is let in, said by the vendor's own client.
+    fn accepts(&self, login: &str, password: &str) -> bool;
+    /// How many log-ins the server has refused so far.
+    fn failed_logins(&self) -> usize;
+    /// Everything the server wrote down, statements included.
+    fn log(&self) -> String;
+    fn pause(&self);
+    fn resume(&self);
+    fn stop(&mut self);
+    fn restart(&mut self);
+
+    /// A record's fields for this account.
+    fn fields(&self, login: &str) -> Fields {
+        self.fields_at(login, self.port())
+    }
+
+    /// The same account, reached through another port.
+    fn fields_at(&self, login: &str, port: u16) -> Fields {
+        Fields {
+            login: login.to_owned(),
+            url: Some(format!("{}://127.0.0.1:{port}", Self::SCHEME)),
+            custom: vec![format!("turnlock:ca={}", self.ca().display())],
+        }
+    }
+
+    fn proxy(&self) -> Proxy {
+        Proxy::start(SocketAddr::from(([127, 0, 0, 1], self.port()))).unwrap()
+    }
+}
+
+/// The names in a server's certificate, unless a promise is about names.
+pub(crate) const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
+
+/// Makes a test of every promise for one target.
+macro_rules! promises {
+    ($target:ty: $($promise:ident),+ $(,)?) => {
+        $(#[test]
+        fn $promise() {
+            promises::$promise(<$target as promises::Target>::start(&promises::NAMES));
+        })+
+    };
+}
+pub(crate) use promises;
+
+const OLD: &str = "Old-And-Tired-1";
+
+/// Exactly one of a record's two secrets is let in, and it is the vault's.
+#[track_caller]
+fn only_the_vaults_works<T: Target>(target: &T, world: &World, title: &str, login: &str, old: &str) -> String {
+    let new = world.password(title);
+    assert_ne!(new, old);
+    assert!(target.accepts(login, &new), "the server refuses what the vault holds");
+    assert!(!target.accepts(login, old), "the server still takes the old secret");
+    new
+}
+
+/// Nothing changed: neither the server, nor a record, and nothing is open.
+#[track_caller]
+fn unchanged<T: Target>(target: &T, world: &World, login: &str, right: &str, before: &str) {
+    assert!(target.accepts(login, right), "the server no longer takes the secret it had");
+    assert_eq!(world.content(), before, "the vault changed");
+    world.nothing_is_open();
+}
+
+pub(crate) fn the_new_secret_works_and_the_old_one_stops<T: Target>(target: T) {
+    let world = World::new();
+    target.create("app", OLD);
+    world.add("App", &target.fields("app"), OLD);
+    let rotated = world.ok(&["rotate", "App"]);
+    assert!(rotated.stdout.contains("proven by a new log-in"), "{}", rotated.stdout);
+    let new = only_the_vaults_works(&target, &world, "App", "app", OLD);
+    assert_eq!(new.chars().count(), 20);
+    assert_eq!(world.past("App", "previous"), [OLD]);
+    // One's own secret, and a wished-for length, by a machine's account of it.
+    let own = "Mine-And-Only-Mine-7";
+    let told = world.ok_with(&["rotate", "App", "--password", "-", "-o", "json"], own);
+    let told: Value = serde_json::from_str(told.stdout.trim()).unwrap();
+    assert_eq!((&told["outcome"], &told["verified"]), (&json!("rotated"), &json!(true)));
+    assert_eq!(only_the_vaults_works(&target, &world, "App", "app", &new), own);
+    world.ok(&["rotate", "App", "--length", "33", "--rules", "4,4,4,0"]);
+    let long = only_the_vaults_works(&target, &world, "App", "app", own);
+    assert!(long.chars().count() == 33 && long.chars().all(|one| one.is_ascii_alphanumeric()), "{long}");
+    world.nothing_is_open();
+}
+
+pub(crate) fn a_healthy_rotation_spends_no_failed_log_in<T: Target>(target: T) {
+    let world = World::new();
+    target.create("app", OLD);
+    target.create_admin("boss", OLD);
+    world.add("App", &target.fields("app"), OLD);
+    world.add("Boss", &target.fields("boss"), OLD);
+    world.add("Reset", &target.fields("app2").with("turnlock:admin=Boss"), OLD);
+    target.create("app2", OLD);
+    let before = target.failed_logins();
+    for step in [&["rotate", "App"][..], &["check", "App"], &["rotate", "App"], &["verify", "App"], &["rotate", "Reset"]] {
+        world.ok(step);
+        assert_eq!(target.failed_logins(), before, "{step:?}");
+    }
+}
+
+pub(crate) fn a_wrong_current_secret_changes_nothing_and_is_told_apart<T: Target>(mut target: T) {
+    let world = World::new();
+    target.create("app", OLD);
+    let proxy = target.proxy();
+    world.add("App", &target.fields_at("app", proxy.port()), "Not-The-Right-1");
+    let before = world.content();
+    let failed = target.failed_logins();
+
+    let wrong = world.fails(3, &["rotate", "App"]);
+    assert_eq!((&wrong["kind"], &wrong["state"]), (&json!("authentication"), &json!("unchanged")), "{wrong}");
+    assert_eq!(target.failed_logins(), failed + 1, "one wrong secret costs one failed log-in");
+    unchanged(&target, &world, "app", OLD, &before);
+
+    proxy.set(Fault::Refuse).unwrap();
+    let refused = world.fails(3, &["rotate", "App"]);
+    assert_eq!(refused["kind"], "unreachable", "{refused}");
+    unchanged(&target, &world, "app", OLD, &before);
+    proxy.set(Fault::None).unwrap();
+
+    proxy.set(Fault::BlackHole { direction: Direction::ToClient, after: 0 }).unwrap();
+    let silent = world.fails(3, &["rotate", "App", "--timeout", "1"]);
+    assert!(["timeout", "unreachable"].contains(&silent["kind"].as_str().unwrap()), "{silent}");
+    unchanged(&target, &world, "app", OLD, &before);
+    proxy.set(Fault::None).unwrap();
+
+    let stranger = world.turnlock.home().join("stranger.crt");
+    Authority::new().unwrap().write_to(&stranger).unwrap();
+    world.ok(&["edit", "App", "--set", &format!("turnlock:ca={}", stranger.display())]);
+    let before = world.content();
+    let stranger = world.fails(3, &["rotate", "App"]);
+    assert_eq!(stranger["kind"], "tls", "{stranger}");
+    unchanged(&target, &world, "app", OLD, &before);
+
+    target.stop();
+    let stopped = world.fails(3, &["rotate", "App"]);
+    assert_eq!(stopped["state"], "unchanged", "{stopped}");
+    target.restart();
+    unchanged(&target, &world, "app", OLD, &before);
+    assert_eq!(target.failed_logins(), failed + 1, "nothing but the wrong secret was ever tried");
+
+    // What a person reads names the record's target and what to do.
+    world.ok(&["edit", "App", "--set", &format!("turnlock:ca={}", target.ca().display())]);
+    let read = world.run(&["rotate", "App"]);
+    assert!(read.stderr.contains("\"app\"") && read.stderr.contains("state:"), "{}", read.stderr);
+    assert!(!read.stderr.contains("the credential in the vault is still the current one"), "it never was: {}", read.stderr);
+}
+
+pub(crate) fn an_admin_resets_an_account_whose_secret_is_lost<T: Target>(target: T) {
+    let world = World::new();
+    target.create("app", OLD);
+    target.create_admin("boss", "Boss-Of-It-All-1");
+    world.add("Boss", &target.fields("boss"), "Boss-Of-It-All-1");
+    world.add("App", &target.fields("app").with("turnlock:admin=Boss"), "Nobody-Knows-It-1");
+    world.ok(&["rotate", "App"]);
+    only_the_vaults_works(&target, &world, "App", "app", OLD);
+    assert!(target.accepts("boss", "Boss-Of-It-All-1"));
+    assert_eq!(world.password("Boss"), "Boss-Of-It-All-1");
+
+    // By the admin's UID as well, and the admin rotates like anybody.
+    let uid = world.json(&["show", "Boss"])[0]["uid"].as_str().unwrap().to_owned();
+    world.ok(&["edit", "App", "--set", &format!("turnlock:admin={uid}")]);
+    world.ok(&["rotate", "Boss"]);
+    only_the_vaults_works(&target, &world, "Boss", "boss", "Boss-Of-It-All-1");
+    let old = world.password("App");
+    world.ok(&["rotate", "App"]);
+    only_the_vaults_works(&target, &world, "App", "app", &old);
+
+    // An admin whose own secret is wrong changes nothing, and it is the admin who is named.
+    let app = world.password("App");
+    world.edit_password("Boss", "Not-The-Boss-1");
+    let before = world.content();
+    let wrong = world.fails(3, &["rotate", "App"]);
+    assert_eq!(wrong["kind"], "authentication", "{wrong}");
+    assert!(wrong["error"].as_str().unwrap().contains("boss"), "{wrong}");
+    unchanged(&target, &world, "app", &app, &before);
+}
+
+pub(crate) fn an_admin_without_the_right_changes_nothing<T: Target>(target: T) {
+    let world = World::new();
+    target.create("app", OLD);
+    target.create("nobody", "Nobody-At-All-1");
+    world.add("Nobody", &target.fields("nobody"), "Nobody-At-All-1");
+    world.add("App", &target.fields("app").with("turnlock:admin=Nobody"), OLD);
+    let before = world.content();
+    let refused = world.fails(3, &["rotate", "App"]);
+    assert_eq!((&refused["kind"], &refused["state"]), (&json!("permission"), &json!("unchanged")), "{refused}");
+    unchanged(&target, &world, "app", OLD, &before);
+    let may = world.run(&["check", "App", "-o", "json"]);
+    assert_eq!(may.status, 3, "check sees it before a rotation does: {}{}", may.stdout, may.stderr);
+}
+
+pub(crate) fn hostile_logins_survive<T: Target>(target: T) {
+    let world = World::new();
+    for (number, login) in T::hostile_logins().iter().enumerate() {
+        let title = format!("Account {number}");
+        target.create(login, OLD);
+        world.add(&title, &target.fields(login), OLD);
+        let mut old = OLD.to_owned();
+        for _ in 0..2 {
+            world.ok(&["rotate", &title]);
+            old = only_the_vaults_works(&target, &world, &title, login, &old);
+        }
+        assert_eq!(world.json(&["show", &title, "--field", "login"])[0]["value"], **login);
+    }
+    world.nothing_is_open();
+}
+
+pub(crate) fn hostile_passwords_survive<T: Target>(target: T) {
+    let hundred: String = "aB3$éß%'\"\\".chars().cycle().take(100).collect();
+    let passwords = [
+        r#"it's "quoted" \ 'twice' \\ over"#,
+        r"'; DROP USER app;-- \'; \0 \x00 \n %s %n %% %00",
+        "$(reboot) `id` ${HOME} $$ $1 {0} {} <!-- & | > /dev/null",
+        "Grüße-Öl-ß-é-Ⅸ-ﬁ-ª",
+        "\u{1F4A3}-Größe-\u{10FFFF}-\u{1D11E}",
+        "  spaces at both ends and\ta tab  ",
+        "-Begins-With-A-Hyphen",
+        &hundred,
+    ];
+    let world = World::new();
+    target.create("app", OLD);
+    world.add("App", &target.fields("app"), OLD);
+    // Each replaces the one before: all are used as the current secret, too.
+    let mut old = OLD.to_owned();
+    for password in passwords {
+        world.ok_with(&["rotate", "App", "--password", "-"], password);
+        assert_eq!(world.password("App"), password);
+        old = only_the_vaults_works(&target, &world, "App", "app", &old);
+        world.ok(&["verify", "App"]);
+    }
+    world.ok(&["rotate", "App"]);
+    only_the_vaults_works(&target, &world, "App", "app", &old);
+
+    // Made by somebody else's client, not by us.
+    for password in passwords {
+        target.set_password("app", password);
+        world.edit_password("App", password);
+        world.ok(&["rotate", "App"]);
+        only_the_vaults_works(&target, &world, "App", "app", password);
+    }
+}
+
+pub(crate) fn a_second_and_a_third_run_are_harmless<T: Target>(target: T) {
+    let world = World::new();
+    target.create("app", OLD);
+    world.add("App", &target.fields("app"), OLD);
+    let mut every = vec![OLD.to_owned()];
+    for round in 1..=3 {
+        world.ok(&["rotate", "App"]);
+        let new = world.password("App");
+        assert!(!every.contains(&new));
+        for old in &every {
+            assert!(!target.accepts("app", old), "round {round}");
+        }
+        assert!(target.accepts("app", &new), "round {round}");
+        let mut past = every.clone();
+        past.reverse();
+        assert_eq!(world.past("App", "previous"), past);
+        every.push(new);
+    }
+    // What was used before is not used again.
+    let again = world.fails_with(2, &["rotate", "App", "--password", "-"], OLD);
+    assert!(again["error"].as_str().unwrap().contains("used before"), "{again}");
+    assert!(target.accepts("app", every.last().unwrap()));
+    world.nothing_is_open();
+    world.ok(&["audit", "verify"]);
+    world.ok(&["recover"]);
+    assert_eq!(&world.password("App"), every.last().unwrap());
+}
+
+pub(crate) fn check_changes_nothing_and_says_what_it_found<T: Target>(target: T) {
+    let world = World::new();
+    target.create("app", OLD);
+    world.add("App", &target.fields("app"), OLD);
+    let before = world.content();
+    let found = &world.json(&["check", "App"])[0];
+    let findings = &found["findings"];
+    assert!(findings["server"].as_str().unwrap().starts_with(T::SERVER), "{found}");
+    assert!(findings["tls"].as_str().unwrap().contains("verified"), "{found}");
+    assert_eq!(findings["may_rotate"], "yes", "{found}");
+    unchanged(&target, &world, "app", OLD, &before);
+    assert!(world.history("App").is_empty());
+    assert!(world.ok(&["check", "App"]).stdout.contains("may rotate"));
+    // Neither does a rehearsal.
+    world.ok(&["rotate", "App", "--dry-run"]);
+    unchanged(&target, &world, "app", OLD, &before);
+    target.set_password("app", "Behind-Your-Back-1");
+    let wrong = world.fails(3, &["check", "App"]);
+    assert_eq!(wrong["kind"], "authentication", "{wrong}");
+}
+
+pub(crate) fn verify_finds_drift_and_history_repairs_it<T: Target>(target: T) {
+    let world = World::new();
+    target.create("app", OLD);
+    world.add("App", &target.fields("app"), OLD);
+    assert_eq!(world.json(&["verify", "App"])[0]["outcome"], "accepted");
+    world.ok(&["rotate", "App"]);
+    let new = world.password("App");
+
+    target.set_password("app", "Behind-Your-Back-1");
+    let before = world.content();
+    let drift = world.fails(3, &["verify", "App"]);
+    assert!(drift["error"].as_str().unwrap().contains("refuses"), "{drift}");
+    assert!(drift["hint"].as_str().unwrap().contains("--try-history"), "{drift}");
+    let read = world.run(&["verify", "App"]);
+    assert!(!read.stderr.contains("the credential in the vault is still the current one"), "{}", read.stderr);
+    assert_eq!(world.fails(3, &["verify", "App", "--try-history"])["exit_status"], 3);
+    assert_eq!(world.content(), before);
+
+    // A server that was restored from a backup.
+    target.set_password("app", OLD);
+    world.fails(3, &["verify", "App"]);
+    assert_eq!(world.json(&["verify", "App", "--try-history"])[0]["outcome"], "adopted");
+    assert_eq!(world.password("App"), OLD);
+    assert!(world.past("App", "previous").contains(&new), "what was replaced is kept");
+    world.ok(&["rotate", "App"]);
+    only_the_vaults_works(&target, &world, "App", "app", OLD);
+    world.nothing_is_open();
+}
+
+/// The server's certificate names its address and `db.test`, but not `localhost`.
+pub(crate) fn tls_is_believed_only_as_far_as_told<T: Target>(_: T) {
+    let target = T::start(&["127.0.0.1", "db.test"]);
+    let world = World::new();
+    let login = "tls_app";
+    let stranger = world.turnlock.home().join("stranger.crt");
+    Authority::new().unwrap().write_to(&stranger).unwrap();
+    let with_ca = |ca: &str| target.fields(login).without("turnlock:ca").with(format!("turnlock:ca={ca}"));
+    let mut elsewhere = target.fields(login);
+    elsewhere.url = Some(format!("{}://localhost:{}", T::SCHEME, target.port()));
+    world.add("Wrong host", &elsewhere, OLD);
+    world.add("Wrong name", &target.fields(login).with("turnlock:server_name=else.test"), OLD);
+    world.add("Unknown", &with_ca(stranger.to_str().unwrap()), OLD);
+    world.add("No file", &with_ca("/nowhere/ca.pem"), OLD);
+    world.add("System", &target.fields(login).without("turnlock:ca").with("turnlock:tls=verify-full"), OLD);
+    let before = world.content();
+    for title in ["Wrong host", "Wrong name", "Unknown", "No file", "System"] {
+        for command in ["rotate", "check", "verify"] {
+            let mut arguments = vec![command, title];
+            if command == "rotate" {
+                // Records of one account: only their trust differs.
+                arguments.push("--with-duplicates");
+            }
+            let refused = world.fails(3, &arguments);
+            assert_eq!(refused["kind"], "tls", "{arguments:?}: {refused}");
+        }
+    }
+    assert_eq!(world.content(), before);
+    assert!(!target.log().contains(login), "a log-in was tried before the server was believed: {}", target.log());
+    world.nothing_is_open();
+
+    target.create(login, OLD);
+    let world = World::new();
+    world.add("App", &elsewhere.with("turnlock:server_name=db.test"), OLD);
+    assert_eq!(world.json(&["check", "App"])[0]["findings"]["findings"], json!([]));
+    world.ok(&["rotate", "App"]);
+    let mut old = only_the_vaults_works(&target, &world, "App", login, OLD);
+    world.ok(&["edit", "App", "--unset", "turnlock:server_name"]);
+    for (mode, word) in [("verify-ca", "whatever its name"), ("require", "not checked")] {
+        world.ok(&["edit", "App", "--set", &format!("turnlock:tls={mode}")]);
+        world.ok(&["rotate", "App"]);
+        old = only_the_vaults_works(&target, &world, "App", login, &old);
+        let found = &world.json(&["check", "App"])[0]["findings"]["findings"];
+        let warns = |finding: &Value| {
+            finding["severity"] == "warning" && finding["message"].as_str().unwrap().contains(word)
+        };
+        assert!(found.as_array().unwrap().iter().any(warns), "{mode}: {found}");
+    }
+    // The authority may be the record's own text instead of a file.
+    let pem = fs::read_to_string(target.ca()).unwrap();
+    world.ok(&["edit", "App", "--set", "turnlock:tls=verify-ca", "--set", &format!("turnlock:ca={pem}")]);
+    world.ok(&["rotate", "App"]);
+    only_the_vaults_works(&target, &world, "App", login, &old);
+}
+
+pub(crate) fn a_connection_cut_at_any_byte_loses_nothing<T: Target>(target: T) {
+    let world = World::new();
+    target.create("app", OLD);
+    let proxy = target.proxy();
+    world.add("App", &target.fields_at("app", proxy.port()).with("cmdr:timeout=5"), OLD);
+    for (direction, step) in [(Direction::ToServer, 150), (Direction::ToClient, 300)] {
+        let mut after = 1;
+        let whole = loop {
+            proxy.set(Fault::Cut { direction, after }).unwrap();
+            let outcome = world.run(&["rotate", "App"]);
+            proxy.set(Fault::None).unwrap();
+            let held = world.every_password("App");
+            let alive = held.iter().any(|password| target.accepts("app", password));
+            assert!(alive, "after byte {after} {direction:?}: the server takes none of the vault's secrets");
+            if outcome.status == 0 {
+                break after;
+            }
+            assert!([3, 4, 5].contains(&outcome.status), "byte {after} {direction:?}: {}", outcome.stderr);
+            if outcome.status == 3 {
+                assert!(target.accepts("app", &world.password("App")), "byte {after} {direction:?}: status 3 promises it");
+            }
+            world.ok(&["recover"]);
+            world.ok(&["verify", "App"]);
+            assert!(target.accepts("app", &world.password("App")), "byte {after} {direction:?}: recovered");
+            world.nothing_is_open();
+            after += step;
+        };
+        assert!(whole > 4 * step, "{direction:?}: only {whole} bytes were ever cut");
+    }
+    let old = world.password("App");
+    world.ok(&["rotate", "App"]);
+    only_the_vaults_works(&target, &world, "App", "app", &old);
+    world.ok(&["audit", "verify"]);
+}
+
+/// Three secrets that are easily found again, also encoded.
+struct Canaries {
+    needles: Vec<(String, Vec<u8>)>,
+}
+
+const CANARY_OLD: &str = "canary+OLD/4f8=Yellow%Bird";
+const CANARY_NEW: &str = "canary+NEW/9c1=Yellow%Bird";
+const CANARY_ADMIN: &str = "canary+ADMIN/77=Yellow%Bird";
+
+impl Canaries {
+    fn new(secrets: &[&str]) -> Self {
+        let mut needles = Vec::new();
+        for secret in secrets {
+            let bytes = secret.as_bytes();
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let url: String = bytes
+                .iter()
+                .map(|byte| if byte.is_ascii_alphanumeric() { char::from(*byte).to_string() } else { format!("%{byte:02X}") })
+                .collect();
+            needles.push((format!("{secret} in clear"), bytes.to_vec()));
+            needles.push((format!("{secret} in hex"), hex.to_uppercase().into_bytes()));
+            needles.push((format!("{secret} in hex"), hex.into_bytes()));
+            needles.push((format!("{secret} in a URL"), url.into_bytes()));
+            for shift in 0..3 {
+                // The middle of it is the same wherever it stands in what was encoded.
+                let middle = &bytes[shift..bytes.len() - (bytes.len() - shift) % 3];
+                needles.push((format!("{secret} in base64"), base64(middle).into_bytes()));
+            }
+            let utf16: Vec<u8> = secret.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            needles.push((format!("{secret} in UTF-16"), utf16));
+        }
+        Self { needles }
+    }
+
+    /// What is found in these bytes.
+    fn found_in(&self, hay: &[u8]) -> Option<&str> {
+        let holds = |needle: &[u8]| hay.windows(needle.len()).any(|window| window == needle);
+        self.needles.iter().find(|(_, needle)| holds(needle)).map(|(name, _)| name.as_str())
+    }
+
+    #[track_caller]
+    fn absent(&self, place: &str, hay: impl AsRef<[u8]>) {
+        if let Some(found) = self.found_in(hay.as_ref()) {
+            panic!("{place} holds {found}");
+        }
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |number: u32, place: u32| char::from(DIGITS[(number >> place & 63) as usize]);
+    let group = |three: &[u8]| {
+        let number = three.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+        [18, 12, 6, 0].map(|place| digit(number, place))
+    };
+    bytes.chunks_exact(3).flat_map(group).collect()
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+/// What anybody may read of a process: its arguments and its environment.
+fn seen_of(process: u32) -> Vec<(String, Vec<u8>)> {
+    ["cmdline", "environ", "comm", "status"]
+        .map(|file| {
+            let place = format!("/proc/{process}/{file}");
+            // Not being let in is even better than finding nothing.
+            let seen = fs::read(&place).unwrap_or_default();
+            (place, seen)
+        })
+        .into()
+}
+
+#[track_caller]
+fn leaves_no_core(process: u32) {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let words: Vec<&str> = core.split_whitespace().collect();
+    assert_eq!(words[4..6], ["0", "0"], "{core}");
+}
+
+pub(crate) fn no_secret_is_seen_anywhere<T: Target>(target: T) {
+    let canaries = Canaries::new(&[CANARY_OLD, CANARY_NEW, CANARY_ADMIN]);
+    let shifted = format!("xy{}", base64(format!("ab{CANARY_OLD}cd").as_bytes()));
+    assert!(canaries.found_in(shifted.as_bytes()).is_some(), "the search finds what it should");
+
+    let world = World::new();
+    target.create("app", CANARY_OLD);
+    target.create("app2", OLD);
+    target.create_admin("boss", CANARY_ADMIN);
+    let proxy = target.proxy();
+    world.add("App", &target.fields_at("app", proxy.port()), CANARY_OLD);
+    world.add("Boss", &target.fields("boss"), CANARY_ADMIN);
+    world.add("App2", &target.fields("app2").with("turnlock:admin=Boss"), CANARY_OLD);
+    let baseline = target.log().len();
+
+    // Held at several bytes of its conversation with the target, the rotation is looked at from outside.
+    for after in [0, 700, 2500] {
+        proxy.set(Fault::BlackHole { direction: Direction::ToClient, after }).unwrap();
+        let arguments = ["rotate", "App", "--timeout", "2", "--password", "-", "-o", "json"];
+        let running = world.start_with(&arguments, CANARY_NEW);
+        let rotator = running.rotator();
+        let connections = proxy.connections();
+        wait_until("the rotator to connect", Duration::from_secs(20), || {
+            (proxy.connections() > connections).then_some(())
+        })
+        .ok();
+        for process in [running.id(), rotator] {
+            leaves_no_core(process);
+            for (place, seen) in seen_of(process) {
+                canaries.absent(&place, seen);
+            }
+        }
+        let output = running.end();
+        assert!([3, 5].contains(&output.status), "{}{}", output.stdout, output.stderr);
+        canaries.absent("output of a held rotation", output.stdout + &output.stderr);
+        proxy.set(Fault::None).unwrap();
+        let output = world.ok(&["recover"]);
+        canaries.absent("output of recover", output.stdout + &output.stderr);
+    }
+
+    let commands: [(&[&str], &str); 22] = [
+        (&["rotate", "App", "--dry-run", "--password", "-"], CANARY_NEW),
+        (&["rotate", "App", "--password", "-", "--print"], CANARY_NEW),
+        (&["rotate", "App2"], ""),
+        (&["rotate", "App2", "-o", "json"], ""),
+        (&["rotate", "App2", "-q"], ""),
+        (&["rotate"], ""),
+        (&["check", "--all"], ""),
+        (&["check", "App", "-o", "json"], ""),
+        (&["verify", "--all"], ""),
+        (&["list", "-o", "json"], ""),
+        (&["show", "App"], ""),
+        (&["show", "App", "-o", "json"], ""),
+        (&["show", "App", "--history", "--stage"], ""),
+        (&["show", "App", "--history", "--stage", "-o", "json"], ""),
+        (&["explain", "App"], ""),
+        (&["explain", "App2", "-o", "json"], ""),
+        (&["status", "-o", "json"], ""),
+        (&["vault", "check"], ""),
+        (&["audit", "export"], ""),
+        (&["rotate", "App", "--password", CANARY_NEW], ""),
+        (&["add", "Third", "--password", CANARY_NEW], ""),
+        (&["rotate", "App", "--password", "-"], CANARY_OLD),
+    ];
+    for (command, stdin) in commands {
+        let output = world.run_with(command, stdin);
+        canaries.absent(&format!("output of {command:?}"), output.stdout + &output.stderr);
+    }
+    assert_eq!(world.password("App"), CANARY_NEW);
+    assert!(target.accepts("app", CANARY_NEW));
+
+    // Wrong secrets are as little told as right ones, to the server's log, too.
+    target.set_password("app", OLD);
+    for command in [&["rotate", "App"][..], &["verify", "App", "--try-history"], &["check", "App"]] {
+        let output = world.run(command);
+        assert_eq!(output.status, 3, "{command:?}");
+        canaries.absent(&format!("output of {command:?}"), output.stdout + &output.stderr);
+    }
+    canaries.absent("the server's log", &target.log().as_bytes()[baseline..]);
+
+    for file in files_below(world.turnlock.home()) {
+        canaries.absent(&file.display().to_string(), fs::read(&file).unwrap());
+        canaries.absent("a file's name", file.display().to_string());
+    }
+    assert!(files_below(&world.temporary()).is_empty(), "nothing is left in the temporary directory");
+}
+
+/// The kernel gives the files of a process that must not be looked at to root,
+/// whoever runs it.
+pub(crate) fn orchestrator_and_rotator_cannot_be_looked_into<T: Target>(_: T) {
+    let world = World::new();
+    for (program, arguments) in
+        [("turnlock", &["import", "keeper", "-"][..]), (&format!("turnlock-{}", T::PLUGIN), &["serve"])]
+    {
+        let mut command = world.turnlock.program(program, arguments).unwrap();
+        let user = process::User::for_server("nobody").unwrap();
+        process::run_as(&mut command, user.as_ref());
+        command.current_dir("/").stdin(std::process::Stdio::piped());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let owner = || fs::metadata(format!("/proc/{}/environ", child.id())).map(|file| file.uid()).ok();
+        let hidden = wait_until("the program to hide", Duration::from_secs(10), || (owner() == Some(0)).then_some(()));
+        let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap_or_default();
+        drop(child.kill());
+        drop(child.wait());
+        hidden.unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(limits.lines().any(|line| line.split_whitespace().eq("Max core file size 0 0 bytes".split(' '))), "{limits}");
+    }
+}
+
+/// A paused server holds the rotation; whoever comes second gives way.
+pub(crate) fn two_runs_on_one_account_rotate_it_once<T: Target>(target: T) {
+    let world = World::new();
+    target.create("app", OLD);
+    world.add("App", &target.fields("app"), OLD);
+    target.pause();
+    let first: Running = world.start(&["rotate", "App", "-o", "json"]);
+    first.rotator();
+    wait_until("the first to hold the lease", Duration::from_secs(20), || {
+        let second = world.run(&["rotate", "App", "-o", "json"]);
+        let busy = second.status == 3 && second.stdout.contains("is being rotated");
+        if second.status == 3 {
+            error_of(3, &["rotate", "App"], &second);
+        }
+        busy.then_some(())
+    })
+    .unwrap();
+    assert_eq!(world.password("App"), OLD);
+    target.resume();
+    let ended = first.end();
+    assert_eq!(ended.status, 0, "{}{}", ended.stdout, ended.stderr);
+    only_the_vaults_works(&target, &world, "App", "app", OLD);
+    assert_eq!(world.history("App").len(), 1, "it was rotated once");
+    world.nothing_is_open();
+}
