@@ -117,9 +117,7 @@ impl<'a, T: Target> Stage<'a, T> {
     /// Everything as it was at the beginning, with new orders for the killers.
     fn begin_round(&self, kill: Option<Kill>, cut: Option<Cut>) -> Vec<(String, String)> {
         self.target.reset();
-        for (kept, place) in
-            [("vault", self.turnlock.vault_directory()), ("state", self.turnlock.state_directory())]
-        {
+        for (kept, place) in [("vault", self.turnlock.vault_directory()), ("state", self.turnlock.state_directory())] {
             fs::remove_dir_all(&place).unwrap();
             copy_tree(&self.kept(kept), &place);
         }
@@ -191,7 +189,11 @@ impl<'a, T: Target> Stage<'a, T> {
         let check = self.run(&["vault", "check"], &[]);
         assert_eq!(check.status, 0, "{round}: {}{}", check.stdout, check.stderr);
         if self.target.can_be_asked() && self.story == Story::Succeeds {
-            assert_ne!(self.target.accepts(BEGIN), self.current() != BEGIN, "{round}: old and new both work, or neither");
+            assert_ne!(
+                self.target.accepts(BEGIN),
+                self.current() != BEGIN,
+                "{round}: old and new both work, or neither"
+            );
         }
     }
 }
@@ -249,9 +251,10 @@ impl<T: Target> Stage<'_, T> {
     fn wait_for_rotators(&self) {
         let here = self.program.parent().unwrap().to_owned();
         lab::wait_until("the rotators to end", std::time::Duration::from_secs(15), || {
-            let alive = fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-                fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.starts_with(&here))
-            });
+            let alive = fs::read_dir("/proc")
+                .unwrap()
+                .flatten()
+                .any(|entry| fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.starts_with(&here)));
             (!alive).then_some(())
         })
         .unwrap();

@@ -1,10 +1,7 @@
 //! The lab keeps its own promises: its servers start, tell right from wrong
 //! passwords, take hostile names, and are gone afterwards.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "figures for whoever runs this with --nocapture"
-)]
+#![expect(clippy::print_stdout, reason = "figures for whoever runs this with --nocapture")]
 
 use std::{
     net::TcpStream,
@@ -13,21 +10,15 @@ use std::{
 };
 
 use lab::{
-    AccountOptions, Authority, Direction, Fault, Flavor, MysqlOptions, MysqlServer, Postgresql,
-    PostgresqlOptions, Proxy, Result, mariadb, mysql, wait_until,
+    AccountOptions, Authority, Direction, Fault, Flavor, MysqlOptions, MysqlServer, Postgresql, PostgresqlOptions,
+    Proxy, Result, mariadb, mysql, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(5);
 
 /// Names and passwords that break whoever quotes by hand.
-const HOSTILE: [&str; 6] = [
-    "o'hara",
-    "a\"b",
-    "back\\slash",
-    "semi;drop table x--",
-    "spaß $1 :'x' %s",
-    "line\nbreak\t`tick`",
-];
+const HOSTILE: [&str; 6] =
+    ["o'hara", "a\"b", "back\\slash", "semi;drop table x--", "spaß $1 :'x' %s", "line\nbreak\t`tick`"];
 
 fn timed<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let begun = Instant::now();
@@ -42,9 +33,7 @@ fn gone(id: u32) -> bool {
 
 #[test]
 fn postgresql_tells_right_from_wrong() -> Result<()> {
-    let server = timed("postgresql start", || {
-        Postgresql::start(PostgresqlOptions::default())
-    })?;
+    let server = timed("postgresql start", || Postgresql::start(PostgresqlOptions::default()))?;
     assert_eq!(server.sql("SELECT 1, 'two'; SHOW fsync;")?, "1|two\noff");
     server.create_role("app", "first")?;
     assert!(timed("postgresql accepts", || server.accepts("app", "first"))?);
@@ -55,19 +44,13 @@ fn postgresql_tells_right_from_wrong() -> Result<()> {
     assert!(server.accepts(server.admin().login, server.admin().password)?);
     for hostile in HOSTILE {
         server.create_role(hostile, hostile)?;
-        assert!(
-            server.accepts(hostile, hostile)?,
-            "{hostile:?} was not let in"
-        );
+        assert!(server.accepts(hostile, hostile)?, "{hostile:?} was not let in");
         assert!(!server.accepts(hostile, "other")?);
     }
     server.set_password("app", "third")?;
     assert!(server.accepts("app", "third")?);
     server.sql("ALTER ROLE app NOLOGIN;")?;
-    assert!(
-        server.accepts("app", "third").is_err(),
-        "a role that may not log in is neither right nor wrong"
-    );
+    assert!(server.accepts("app", "third").is_err(), "a role that may not log in is neither right nor wrong");
     Ok(())
 }
 
@@ -75,19 +58,12 @@ fn postgresql_tells_right_from_wrong() -> Result<()> {
 fn postgresql_log_shows_statements_but_not_the_labs_own_secrets() -> Result<()> {
     let server = Postgresql::start(PostgresqlOptions::default())?;
     server.create_role("app", "unseen-by-the-log")?;
-    assert!(
-        server
-            .create_role("app", "unseen-even-in-an-error")
-            .is_err()
-    );
+    assert!(server.create_role("app", "unseen-even-in-an-error").is_err());
     server.sql("ALTER ROLE app PASSWORD 'seen-by-the-log';")?;
     let log = server.log();
     assert!(log.contains("seen-by-the-log"), "{log}");
     assert!(!log.contains("unseen-"), "{log}");
-    assert!(
-        !log.contains("FATAL") && !log.contains("PANIC") && !log.contains("WARNING"),
-        "{log}"
-    );
+    assert!(!log.contains("FATAL") && !log.contains("PANIC") && !log.contains("WARNING"), "{log}");
     Ok(())
 }
 
@@ -96,19 +72,13 @@ fn postgresql_can_be_reconfigured_stopped_and_paused() -> Result<()> {
     let mut server = Postgresql::start(PostgresqlOptions::default())?;
     server.create_role("app", "right")?;
     server.add_hba("hostssl all app 127.0.0.1/32 trust")?;
-    assert!(
-        server.accepts("app", "wrong")?,
-        "trust asks for no password"
-    );
+    assert!(server.accepts("app", "wrong")?, "trust asks for no password");
     server.set_parameter("synchronous_standby_names", "nobody")?;
     assert_eq!(server.sql("SHOW synchronous_standby_names;")?, "nobody");
     server.reset_parameter("synchronous_standby_names")?;
     assert_eq!(server.sql("SHOW synchronous_standby_names;")?, "");
     server.stop()?;
-    assert!(
-        server.accepts("app", "right").is_err(),
-        "a stopped server gives no answer"
-    );
+    assert!(server.accepts("app", "right").is_err(), "a stopped server gives no answer");
     server.restart()?;
     assert!(server.accepts("app", "right")?);
     let id = server.process_id().expect("it runs");
@@ -125,18 +95,10 @@ fn postgresql_can_be_reconfigured_stopped_and_paused() -> Result<()> {
 
 #[test]
 fn postgresql_refuses_plain_text_and_wrong_names() -> Result<()> {
-    let options = PostgresqlOptions {
-        names: vec!["elsewhere.test".to_owned()],
-        ..PostgresqlOptions::default()
-    };
+    let options = PostgresqlOptions { names: vec!["elsewhere.test".to_owned()], ..PostgresqlOptions::default() };
     let server = Postgresql::start(options)?;
-    let error = server
-        .accepts("admin", server.admin().password)
-        .expect_err("the name is wrong");
-    assert!(
-        error.to_string().contains("does not match host name"),
-        "{error}"
-    );
+    let error = server.accepts("admin", server.admin().password).expect_err("the name is wrong");
+    assert!(error.to_string().contains("does not match host name"), "{error}");
     Ok(())
 }
 
@@ -152,9 +114,7 @@ fn servers_die_with_their_owner() -> Result<()> {
         Ok(())
     })?;
     assert!(gone(id) && !place.exists());
-    wait_until("the backends to go", SOON, || {
-        backends.iter().all(|id| gone(*id)).then_some(())
-    })
+    wait_until("the backends to go", SOON, || backends.iter().all(|id| gone(*id)).then_some(()))
 }
 
 /// Re-runs this test program as a child that starts a server, and kills the child in the worst way.
@@ -162,11 +122,7 @@ fn servers_die_with_their_owner() -> Result<()> {
 fn servers_die_with_a_killed_harness() -> Result<()> {
     if let Some(report) = lab::process::environment("LAB_SELFTEST_REPORT") {
         let server = Postgresql::start(PostgresqlOptions::default())?;
-        let told = format!(
-            "{} {} .",
-            server.process_id().expect("it runs"),
-            server.socket_directory().display()
-        );
+        let told = format!("{} {} .", server.process_id().expect("it runs"), server.socket_directory().display());
         lab::process::write_file(Path::new(&report), told)?;
         return wait_until("the SIGKILL", Duration::from_secs(60), || None);
     }
@@ -179,28 +135,19 @@ fn servers_die_with_a_killed_harness() -> Result<()> {
         .spawn()
         .expect("it starts");
     let told = wait_until("the child's server", Duration::from_secs(30), || {
-        std::fs::read_to_string(&report)
-            .ok()
-            .filter(|told| told.ends_with('.'))
+        std::fs::read_to_string(&report).ok().filter(|told| told.ends_with('.'))
     });
     let place_of = |told: &str| {
         let mut words = told.split(' ');
-        Some((
-            words.next()?.parse::<u32>().ok()?,
-            Path::new(words.next()?).to_owned(),
-        ))
+        Some((words.next()?.parse::<u32>().ok()?, Path::new(words.next()?).to_owned()))
     };
     let server = told.as_deref().ok().and_then(place_of);
-    let was_alive = server
-        .as_ref()
-        .is_some_and(|(id, directory)| !gone(*id) && directory.exists());
+    let was_alive = server.as_ref().is_some_and(|(id, directory)| !gone(*id) && directory.exists());
     harness.kill().expect("it was alive");
     harness.wait().expect("it is dead");
     let (id, directory) = server.expect("the child told");
     assert!(was_alive);
-    wait_until("the server to follow", SOON, || {
-        (gone(id) && !directory.exists()).then_some(())
-    })
+    wait_until("the server to follow", SOON, || (gone(id) && !directory.exists()).then_some(()))
 }
 
 fn tells_right_from_wrong(mut server: MysqlServer) -> Result<()> {
@@ -210,43 +157,22 @@ fn tells_right_from_wrong(mut server: MysqlServer) -> Result<()> {
     assert_eq!(server.failed_logins(), 0, "{}", server.log());
     assert!(!server.accepts("app", "second")?);
     assert!(!server.accepts("nobody", "first")?);
-    assert!(
-        !server.accepts("root", "")?,
-        "no account without a password is left"
-    );
+    assert!(!server.accepts("root", "")?, "no account without a password is left");
     assert_eq!(server.failed_logins(), 3, "{}", server.log());
     assert!(server.accepts(server.admin().login, server.admin().password)?);
     for hostile in HOSTILE {
         server.create_account(hostile, "127.0.0.1", hostile, AccountOptions::default())?;
-        assert!(
-            server.accepts(hostile, hostile)?,
-            "{hostile:?} was not let in"
-        );
+        assert!(server.accepts(hostile, hostile)?, "{hostile:?} was not let in");
         assert!(!server.accepts(hostile, "other")?);
     }
-    let expired = AccountOptions {
-        clauses: "PASSWORD EXPIRE",
-        ..AccountOptions::default()
-    };
+    let expired = AccountOptions { clauses: "PASSWORD EXPIRE", ..AccountOptions::default() };
     server.create_account("expired", "%", "right", expired)?;
     assert!(!server.accepts("expired", "wrong")?);
-    assert!(
-        server.accepts("expired", "right")?,
-        "an expired password is still the right one"
-    );
-    let locked = AccountOptions {
-        clauses: "ACCOUNT LOCK",
-        ..AccountOptions::default()
-    };
+    assert!(server.accepts("expired", "right")?, "an expired password is still the right one");
+    let locked = AccountOptions { clauses: "ACCOUNT LOCK", ..AccountOptions::default() };
     server.create_account("locked", "%", "right", locked)?;
-    assert!(
-        server.accepts("locked", "right").is_err(),
-        "locked is neither right nor wrong"
-    );
-    let secure = AccountOptions {
-        clauses: "REQUIRE SSL",
-        ..AccountOptions::default()
-    };
+    assert!(server.accepts("locked", "right").is_err(), "locked is neither right nor wrong");
+    let secure = AccountOptions { clauses: "REQUIRE SSL", ..AccountOptions::default() };
     server.create_account("secure", "127.0.0.1", "right", secure)?;
     assert!(server.accepts("secure", "right")?);
     assert_eq!(server.sql("SELECT @@general_log;")?, "0");
@@ -256,10 +182,7 @@ fn tells_right_from_wrong(mut server: MysqlServer) -> Result<()> {
     assert!(server.general_log().contains("seen by the general log"));
     assert!(!server.log().contains("[ERROR]"), "{}", server.log());
     server.stop()?;
-    assert!(
-        server.accepts("app", "first").is_err(),
-        "a stopped server gives no answer"
-    );
+    assert!(server.accepts("app", "first").is_err(), "a stopped server gives no answer");
     timed("restart", || server.restart())?;
     assert!(server.accepts("app", "first")?);
     server.pause();
@@ -275,19 +198,10 @@ fn tells_right_from_wrong(mut server: MysqlServer) -> Result<()> {
 fn mariadb_tells_right_from_wrong() -> Result<()> {
     let server = timed("mariadb start", || mariadb::start(MysqlOptions::default()))?;
     assert_eq!(server.flavor(), Flavor::Mariadb);
-    println!(
-        "{}",
-        server.sql("SELECT VERSION(), @@have_ssl, @@version_ssl_library;")?
-    );
-    let ed25519 = AccountOptions {
-        plugin: Some("ed25519"),
-        ..AccountOptions::default()
-    };
+    println!("{}", server.sql("SELECT VERSION(), @@have_ssl, @@version_ssl_library;")?);
+    let ed25519 = AccountOptions { plugin: Some("ed25519"), ..AccountOptions::default() };
     server.create_account("modern", "127.0.0.1", "right", ed25519)?;
-    assert_eq!(
-        server.sql("SELECT plugin FROM mysql.user WHERE user = 'modern';")?,
-        "ed25519"
-    );
+    assert_eq!(server.sql("SELECT plugin FROM mysql.user WHERE user = 'modern';")?, "ed25519");
     assert!(server.accepts("modern", "right")?);
     assert!(!server.accepts("modern", "wrong")?);
     drop(server);
@@ -298,34 +212,18 @@ fn mariadb_tells_right_from_wrong() -> Result<()> {
 fn mysql_tells_right_from_wrong() -> Result<()> {
     let server = timed("mysql start", || mysql::start(MysqlOptions::default()))?;
     assert_eq!(server.flavor(), Flavor::Mysql);
-    println!(
-        "{}",
-        server
-            .sql("SELECT VERSION(), @@default_authentication_plugin;")
-            .unwrap_or_default()
-    );
-    let plugin = AccountOptions {
-        plugin: Some("caching_sha2_password"),
-        clauses: "PASSWORD REQUIRE CURRENT",
-    };
+    println!("{}", server.sql("SELECT VERSION(), @@default_authentication_plugin;").unwrap_or_default());
+    let plugin = AccountOptions { plugin: Some("caching_sha2_password"), clauses: "PASSWORD REQUIRE CURRENT" };
     server.create_account("modern", "127.0.0.1", "right", plugin)?;
-    assert_eq!(
-        server.sql("SELECT plugin FROM mysql.user WHERE user = 'modern';")?,
-        "caching_sha2_password"
-    );
+    assert_eq!(server.sql("SELECT plugin FROM mysql.user WHERE user = 'modern';")?, "caching_sha2_password");
     tells_right_from_wrong(server)
 }
 
 #[test]
 fn mysql_family_checks_names() -> Result<()> {
-    let options = MysqlOptions {
-        names: vec!["elsewhere.test".to_owned()],
-        ..MysqlOptions::default()
-    };
+    let options = MysqlOptions { names: vec!["elsewhere.test".to_owned()], ..MysqlOptions::default() };
     let server = mariadb::start(options).expect("the lab's client is only asked later");
-    let error = server
-        .accepts("admin", server.admin().password)
-        .expect_err("the name is wrong");
+    let error = server.accepts("admin", server.admin().password).expect_err("the name is wrong");
     assert!(error.to_string().contains("SSL"), "{error}");
     Ok(())
 }
@@ -335,21 +233,12 @@ fn authorities_are_strangers_to_each_other() -> Result<()> {
     let (one, other) = (Authority::new()?, Authority::new()?);
     let place = tempfile::tempdir().expect("a directory");
     let certificate = place.path().join("server.crt");
-    lab::process::write_file(
-        &certificate,
-        one.issue(&["localhost", "127.0.0.1"])?.certificate,
-    )?;
+    lab::process::write_file(&certificate, one.issue(&["localhost", "127.0.0.1"])?.certificate)?;
     for (authority, trusted) in [(&one, true), (&other, false)] {
         let root = authority.write_to(&place.path().join("ca.crt"))?;
         let mut openssl = lab::process::clean_command("openssl");
-        openssl
-            .args(["verify", "-purpose", "sslserver", "-verify_ip", "127.0.0.1"])
-            .arg("-CAfile")
-            .arg(root);
-        assert_eq!(
-            lab::process::run(openssl.arg(&certificate), b"")?.succeeded(),
-            trusted
-        );
+        openssl.args(["verify", "-purpose", "sslserver", "-verify_ip", "127.0.0.1"]).arg("-CAfile").arg(root);
+        assert_eq!(lab::process::run(openssl.arg(&certificate), b"")?.succeeded(), trusted);
     }
     Ok(())
 }
@@ -368,9 +257,7 @@ fn proxy_fails_on_command() -> Result<()> {
     let proxy = Proxy::start(target)?;
     let open = || {
         let stream = TcpStream::connect((proxy.host(), proxy.port())).expect("the proxy listens");
-        stream
-            .set_read_timeout(Some(Duration::from_millis(200)))
-            .expect("a timeout");
+        stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
         stream
     };
     let echo = |stream: &mut TcpStream, bytes: &[u8]| {
@@ -392,25 +279,13 @@ fn proxy_fails_on_command() -> Result<()> {
     assert_eq!(echo(&mut stream, b"whole"), (b"whole".to_vec(), "silent"));
     assert_eq!(proxy.connections(), 1);
     for direction in [Direction::ToServer, Direction::ToClient] {
-        proxy.set(Fault::Cut {
-            direction,
-            after: 3,
-        })?;
+        proxy.set(Fault::Cut { direction, after: 3 })?;
         let (back, end) = echo(&mut open(), b"whole");
-        assert!(
-            b"who".starts_with(&back) && end != "silent",
-            "{direction:?}: {back:?} {end}"
-        );
-        proxy.set(Fault::BlackHole {
-            direction,
-            after: 3,
-        })?;
+        assert!(b"who".starts_with(&back) && end != "silent", "{direction:?}: {back:?} {end}");
+        proxy.set(Fault::BlackHole { direction, after: 3 })?;
         let mut stream = open();
         let (back, end) = echo(&mut stream, b"whole");
-        assert!(
-            b"who".starts_with(&back) && end == "silent",
-            "{direction:?}: {back:?} {end}"
-        );
+        assert!(b"who".starts_with(&back) && end == "silent", "{direction:?}: {back:?} {end}");
         assert_eq!(echo(&mut stream, b"more"), (Vec::new(), "silent"));
     }
     assert_eq!(proxy.connections(), 5);
@@ -462,11 +337,7 @@ fn interposer_passes_on_and_kills_where_told() -> Result<()> {
     std::fs::set_permissions(&toy, std::fs::Permissions::from_mode(0o755)).expect("it is mine");
     let plugins = place.path().join("plugins");
     std::fs::create_dir(&plugins).expect("it is new");
-    let changed = || {
-        std::fs::read_to_string(place.path().join("changed"))
-            .unwrap_or_default()
-            .len()
-    };
+    let changed = || std::fs::read_to_string(place.path().join("changed")).unwrap_or_default().len();
     let host = || {
         let mut python = lab::process::clean_command("python3");
         python.args(["-c", HOST]).arg(plugins.join("turnlock-toy"));
@@ -475,31 +346,16 @@ fn interposer_passes_on_and_kills_where_told() -> Result<()> {
 
     let interposer = Interposer::install(&plugins, &toy, None)?;
     let output = host()?;
-    assert!(
-        output.stdout.ends_with("status 7\n") && output.stdout.contains("asked 300000"),
-        "{output:?}"
-    );
-    assert!(
-        output.stdout.contains("\"arguments\": [\"serve\"]"),
-        "{output:?}"
-    );
+    assert!(output.stdout.ends_with("status 7\n") && output.stdout.contains("asked 300000"), "{output:?}");
+    assert!(output.stdout.contains("\"arguments\": [\"serve\"]"), "{output:?}");
     assert_eq!(changed(), 1);
     let seen: Vec<_> = interposer
         .log()?
         .into_iter()
-        .map(|message| {
-            (
-                message.direction,
-                message.number,
-                message.kind,
-                message.method.unwrap_or_default(),
-            )
-        })
+        .map(|message| (message.direction, message.number, message.kind, message.method.unwrap_or_default()))
         .collect();
     let (to, from) = (MessageDirection::ToRotator, MessageDirection::FromRotator);
-    let entry = |direction, number, kind: &str, method: &str| {
-        (direction, number, kind.to_owned(), method.to_owned())
-    };
+    let entry = |direction, number, kind: &str, method: &str| (direction, number, kind.to_owned(), method.to_owned());
     let expected = [
         entry(from, 1, "notification", "hello"),
         entry(to, 1, "request", "apply"),
@@ -508,21 +364,11 @@ fn interposer_passes_on_and_kills_where_told() -> Result<()> {
         entry(from, 3, "result", ""),
     ];
     assert_eq!(seen.len(), expected.len());
-    assert!(
-        expected.iter().all(|entry| seen.contains(entry)),
-        "{seen:?}"
-    );
+    assert!(expected.iter().all(|entry| seen.contains(entry)), "{seen:?}");
     let text = std::fs::read_to_string(plugins.join("interposer.log")).expect("it was written");
     assert!(!text.contains("hush"));
 
-    let kill = |victim, direction, number, when| {
-        Some(Kill {
-            victim,
-            direction,
-            number,
-            when,
-        })
-    };
+    let kill = |victim, direction, number, when| Some(Kill { victim, direction, number, when });
     // The permit never arrives, so nothing is changed; the host sees the end of the stream.
     interposer.configure(&toy, kill(Victim::Rotator, to, 2, When::Before))?;
     let output = host()?;
@@ -535,23 +381,15 @@ fn interposer_passes_on_and_kills_where_told() -> Result<()> {
     // The host dies after it has given the permit; the rotator finishes.
     interposer.configure(&toy, kill(Victim::Orchestrator, to, 2, When::After))?;
     assert_eq!(host()?.status, 137);
-    wait_until("the rotator to finish", SOON, || {
-        (changed() == 3).then_some(())
-    })?;
+    wait_until("the rotator to finish", SOON, || (changed() == 3).then_some(()))?;
     // The result was passed on before the rotator died.
     interposer.configure(&toy, kill(Victim::Rotator, from, 3, When::After))?;
     let output = host()?;
-    assert!(
-        output.stdout.contains("hush") && output.stdout.ends_with("status 137\n"),
-        "{output:?}"
-    );
+    assert!(output.stdout.contains("hush") && output.stdout.ends_with("status 137\n"), "{output:?}");
     // The result is the one thing the host never hears.
     interposer.configure(&toy, kill(Victim::Rotator, from, 3, When::Before))?;
     let output = host()?;
-    assert!(
-        !output.stdout.contains("hush") && output.stdout.ends_with("null\nstatus 137\n"),
-        "{output:?}"
-    );
+    assert!(!output.stdout.contains("hush") && output.stdout.ends_with("null\nstatus 137\n"), "{output:?}");
     assert_eq!(changed(), 5);
     Ok(())
 }
@@ -564,17 +402,11 @@ fn interposer_starts_at_once() -> Result<()> {
     let time = |program: &Path| {
         let begun = Instant::now();
         for _ in 0..20 {
-            let status = lab::process::command(program)
-                .stdin(std::process::Stdio::null())
-                .status();
+            let status = lab::process::command(program).stdin(std::process::Stdio::null()).status();
             assert!(status.expect("it starts").success());
         }
         begun.elapsed() / 20
     };
-    println!(
-        "plain {:?}, interposed {:?}",
-        time(&real),
-        time(&place.path().join("true"))
-    );
+    println!("plain {:?}, interposed {:?}", time(&real), time(&place.path().join("true")));
     Ok(())
 }

@@ -242,7 +242,8 @@ fn an_expired_role_is_no_wrong_password_for_an_admin_and_days_are_counted_anew()
     world.ok(&["rotate", "App"]);
     let new = world.password("App");
     assert!(server.accepts("app", &new).unwrap());
-    let days = server.sql("SELECT round(extract(epoch FROM rolvaliduntil - now()) / 86400) FROM pg_roles WHERE rolname = 'app';");
+    let days = server
+        .sql("SELECT round(extract(epoch FROM rolvaliduntil - now()) / 86400) FROM pg_roles WHERE rolname = 'app';");
     assert_eq!(days.unwrap(), "30");
     world.ok(&["edit", "App", "--unset", "turnlock:valid_days"]);
     let until = server.sql("SELECT rolvaliduntil FROM pg_roles WHERE rolname = 'app';").unwrap();
@@ -276,7 +277,14 @@ fn a_role_that_may_not_connect_to_postgres_is_served_elsewhere() {
     world.ok(&["edit", "App", "--set", "cmdr:db=orders"]);
     world.ok(&["rotate", "App"]);
     let old = moved(&old);
-    world.ok(&["edit", "App", "--unset", "cmdr:db", "--url", &format!("postgres://127.0.0.1:{}/orders", server.port())]);
+    world.ok(&[
+        "edit",
+        "App",
+        "--unset",
+        "cmdr:db",
+        "--url",
+        &format!("postgres://127.0.0.1:{}/orders", server.port()),
+    ]);
     world.ok(&["rotate", "App"]);
     moved(&old);
 }

@@ -130,7 +130,9 @@ pub(crate) fn a_healthy_rotation_spends_no_failed_log_in<T: Target>(target: T) {
     world.add("Reset", &target.fields("app2").with("turnlock:admin=Boss"), OLD);
     target.create("app2", OLD);
     let before = target.failed_logins();
-    for step in [&["rotate", "App"][..], &["check", "App"], &["rotate", "App"], &["verify", "App"], &["rotate", "Reset"]] {
+    for step in
+        [&["rotate", "App"][..], &["check", "App"], &["rotate", "App"], &["verify", "App"], &["rotate", "Reset"]]
+    {
         world.ok(step);
         assert_eq!(target.failed_logins(), before, "{step:?}");
     }
@@ -180,7 +182,11 @@ pub(crate) fn a_wrong_current_secret_changes_nothing_and_is_told_apart<T: Target
     world.ok(&["edit", "App", "--set", &format!("turnlock:ca={}", target.ca().display())]);
     let read = world.run(&["rotate", "App"]);
     assert!(read.stderr.contains("\"app\"") && read.stderr.contains("state:"), "{}", read.stderr);
-    assert!(!read.stderr.contains("the credential in the vault is still the current one"), "it never was: {}", read.stderr);
+    assert!(
+        !read.stderr.contains("the credential in the vault is still the current one"),
+        "it never was: {}",
+        read.stderr
+    );
 }
 
 pub(crate) fn an_admin_resets_an_account_whose_secret_is_lost<T: Target>(target: T) {
@@ -399,9 +405,8 @@ pub(crate) fn tls_is_believed_only_as_far_as_told<T: Target>(_: T) {
         world.ok(&["rotate", "App"]);
         old = only_the_vaults_works(&target, &world, "App", login, &old);
         let found = &world.json(&["check", "App"])[0]["findings"]["findings"];
-        let warns = |finding: &Value| {
-            finding["severity"] == "warning" && finding["message"].as_str().unwrap().contains(word)
-        };
+        let warns =
+            |finding: &Value| finding["severity"] == "warning" && finding["message"].as_str().unwrap().contains(word);
         assert!(found.as_array().unwrap().iter().any(warns), "{mode}: {found}");
     }
     // The authority may be the record's own text instead of a file.
@@ -430,7 +435,10 @@ pub(crate) fn a_connection_cut_at_any_byte_loses_nothing<T: Target>(target: T) {
             }
             assert!([3, 4, 5].contains(&outcome.status), "byte {after} {direction:?}: {}", outcome.stderr);
             if outcome.status == 3 {
-                assert!(target.accepts("app", &world.password("App")), "byte {after} {direction:?}: status 3 promises it");
+                assert!(
+                    target.accepts("app", &world.password("App")),
+                    "byte {after} {direction:?}: status 3 promises it"
+                );
             }
             world.ok(&["recover"]);
             world.ok(&["verify", "App"]);
@@ -461,10 +469,17 @@ impl Canaries {
         for secret in secrets {
             let bytes = secret.as_bytes();
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            let url: String = bytes
-                .iter()
-                .map(|byte| if byte.is_ascii_alphanumeric() { char::from(*byte).to_string() } else { format!("%{byte:02X}") })
-                .collect();
+            let url: String =
+                bytes
+                    .iter()
+                    .map(|byte| {
+                        if byte.is_ascii_alphanumeric() {
+                            char::from(*byte).to_string()
+                        } else {
+                            format!("%{byte:02X}")
+                        }
+                    })
+                    .collect();
             needles.push((format!("{secret} in clear"), bytes.to_vec()));
             needles.push((format!("{secret} in hex"), hex.to_uppercase().into_bytes()));
             needles.push((format!("{secret} in hex"), hex.into_bytes()));
@@ -635,7 +650,10 @@ pub(crate) fn orchestrator_and_rotator_cannot_be_looked_into<T: Target>(_: T) {
         drop(child.kill());
         drop(child.wait());
         hidden.unwrap_or_else(|error| panic!("{program}: {error}"));
-        assert!(limits.lines().any(|line| line.split_whitespace().eq("Max core file size 0 0 bytes".split(' '))), "{limits}");
+        assert!(
+            limits.lines().any(|line| line.split_whitespace().eq("Max core file size 0 0 bytes".split(' '))),
+            "{limits}"
+        );
     }
 }
 

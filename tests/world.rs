@@ -143,11 +143,7 @@ impl World {
     #[track_caller]
     pub(crate) fn past(&self, title: &str, kind: &str) -> Vec<String> {
         let of_kind = |past: &Value| (past["kind"] == kind).then(|| past["credential"]["password"].clone());
-        self.history(title)
-            .iter()
-            .filter_map(of_kind)
-            .map(|password| password.as_str().unwrap().to_owned())
-            .collect()
+        self.history(title).iter().filter_map(of_kind).map(|password| password.as_str().unwrap().to_owned()).collect()
     }
 
     /// Candidates that are staged.
@@ -195,7 +191,8 @@ impl World {
 pub(crate) fn error_of(status: i32, arguments: &[&str], output: &Output) -> Value {
     assert_eq!(output.status, status, "turnlock {arguments:?}: {}{}", output.stdout, output.stderr);
     let error = lines(&output.stdout).into_iter().rev().find(|line| line.get("error").is_some());
-    let error = error.unwrap_or_else(|| panic!("turnlock {arguments:?} names no error: {}{}", output.stdout, output.stderr));
+    let error =
+        error.unwrap_or_else(|| panic!("turnlock {arguments:?} names no error: {}{}", output.stdout, output.stderr));
     assert_eq!(error["exit_status"], status);
     error
 }
@@ -216,8 +213,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(command: &mut Command, stdin: &str) -> Self {
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
         let stdout = Some(collect(child.stdout.take().unwrap()));
         let stderr = Some(collect(child.stderr.take().unwrap()));

@@ -164,12 +164,7 @@ impl PasswordLimits {
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         let mut forbidden = self.forbidden.clone();
-        forbidden.extend(
-            other
-                .forbidden
-                .chars()
-                .filter(|c| !self.forbidden.contains(*c)),
-        );
+        forbidden.extend(other.forbidden.chars().filter(|c| !self.forbidden.contains(*c)));
         Self {
             min_length: self.min_length.max(other.min_length),
             max_length: match (self.max_length, other.max_length) {

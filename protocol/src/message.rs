@@ -55,20 +55,13 @@ pub struct Malformed {
 
 impl From<&serde_json::Error> for Malformed {
     fn from(error: &serde_json::Error) -> Self {
-        Self {
-            line: error.line(),
-            column: error.column(),
-        }
+        Self { line: error.line(), column: error.column() }
     }
 }
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "not a valid message at line {}, column {}",
-            self.line, self.column
-        )
+        write!(f, "not a valid message at line {}, column {}", self.line, self.column)
     }
 }
 
@@ -128,9 +121,7 @@ impl<'line> Incoming<'line> {
         }
 
         /// `null` is a result too; a missing one is not.
-        fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(
-            value: D,
-        ) -> Result<Option<&'a RawValue>, D::Error> {
+        fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(value: D) -> Result<Option<&'a RawValue>, D::Error> {
             <&RawValue>::deserialize(value).map(Some)
         }
 
@@ -140,15 +131,8 @@ impl<'line> Incoming<'line> {
             return Err(nonsense);
         }
         match (frame.method, frame.id, frame.result, frame.error) {
-            (Some(method), Some(id), None, None) => Ok(Self::Request {
-                id,
-                method,
-                params: frame.params,
-            }),
-            (Some(method), None, None, None) => Ok(Self::Notification {
-                method,
-                params: frame.params,
-            }),
+            (Some(method), Some(id), None, None) => Ok(Self::Request { id, method, params: frame.params }),
+            (Some(method), None, None, None) => Ok(Self::Notification { method, params: frame.params }),
             (None, Some(id), Some(result), None) => Ok(Self::Result { id, result }),
             (None, id, result, Some(error)) if result.is_none_or(|r| r.get() == "null") => {
                 Ok(Self::Error { id, error })
@@ -173,11 +157,7 @@ pub struct RpcError {
 impl RpcError {
     /// An error that is not a rotation's fault.
     pub fn new(code: i64, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            data: None,
-        }
+        Self { code, message: message.into(), data: None }
     }
 
     /// The fault with its message put back, or one made from the bare code. A
@@ -189,11 +169,8 @@ impl RpcError {
             code::PARSE | code::INVALID_REQUEST | code::INVALID_PARAMS => Kind::InvalidInput,
             _ => Kind::Internal,
         };
-        let mut fault = self.data.unwrap_or_else(|| Fault {
-            applied: Applied::Unknown,
-            retryable: false,
-            ..Fault::new(kind, "")
-        });
+        let mut fault =
+            self.data.unwrap_or_else(|| Fault { applied: Applied::Unknown, retryable: false, ..Fault::new(kind, "") });
         fault.message = self.message;
         fault
     }
@@ -201,11 +178,7 @@ impl RpcError {
 
 impl From<Fault> for RpcError {
     fn from(fault: Fault) -> Self {
-        Self {
-            code: code::FAULT,
-            message: fault.message.clone(),
-            data: Some(fault),
-        }
+        Self { code: code::FAULT, message: fault.message.clone(), data: Some(fault) }
     }
 }
 
@@ -221,12 +194,7 @@ pub struct Request<'a, P> {
 impl<'a, P: Serialize> Request<'a, P> {
     /// A request that wants an answer.
     pub fn new(id: RequestId, method: &'a str, params: P) -> Self {
-        Self {
-            jsonrpc: "2.0",
-            id,
-            method,
-            params,
-        }
+        Self { jsonrpc: "2.0", id, method, params }
     }
 }
 
@@ -241,11 +209,7 @@ pub struct Notification<'a, P> {
 impl<'a, P: Serialize> Notification<'a, P> {
     /// A message nobody answers.
     pub fn new(method: &'a str, params: P) -> Self {
-        Self {
-            jsonrpc: "2.0",
-            method,
-            params,
-        }
+        Self { jsonrpc: "2.0", method, params }
     }
 }
 
@@ -268,22 +232,14 @@ enum Outcome<R> {
 impl<R: Serialize> Reply<R> {
     /// The answer to a request.
     pub fn result(id: RequestId, result: R) -> Self {
-        Self {
-            jsonrpc: "2.0",
-            id: Some(id),
-            outcome: Outcome::Result(result),
-        }
+        Self { jsonrpc: "2.0", id: Some(id), outcome: Outcome::Result(result) }
     }
 }
 
 impl Reply<()> {
     /// The refusal of a request; without an id when it could not be read.
     pub fn error(id: Option<RequestId>, error: impl Into<RpcError>) -> Self {
-        Self {
-            jsonrpc: "2.0",
-            id,
-            outcome: Outcome::Error(error.into()),
-        }
+        Self { jsonrpc: "2.0", id, outcome: Outcome::Error(error.into()) }
     }
 }
 

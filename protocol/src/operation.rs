@@ -33,16 +33,8 @@ pub enum Operation {
 
 impl Operation {
     /// All of them, in the order of a rotation.
-    pub const ALL: [Operation; 8] = [
-        Self::Describe,
-        Self::Plan,
-        Self::Check,
-        Self::Prepare,
-        Self::Apply,
-        Self::Verify,
-        Self::Finish,
-        Self::Revert,
-    ];
+    pub const ALL: [Operation; 8] =
+        [Self::Describe, Self::Plan, Self::Check, Self::Prepare, Self::Apply, Self::Verify, Self::Finish, Self::Revert];
 
     /// The method's name on the wire and the sub-command's name in a shell.
     pub fn name(self) -> &'static str {
@@ -60,9 +52,7 @@ impl Operation {
 
     /// The operation of that name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|operation| operation.name() == name)
+        Self::ALL.into_iter().find(|operation| operation.name() == name)
     }
 }
 
@@ -104,10 +94,7 @@ impl Terms {
 
     /// Version 1 and this deadline.
     pub fn within(deadline_ms: u64) -> Self {
-        Self {
-            protocol: Self::version(),
-            deadline_ms,
-        }
+        Self { protocol: Self::version(), deadline_ms }
     }
 }
 
@@ -313,29 +300,17 @@ pub struct Verdicts {
 impl Verdicts {
     /// The target asked for the credential and accepted it.
     pub fn accepted() -> Self {
-        Self {
-            verdict: Verdict::Accepted,
-            state: None,
-            hosts: Vec::new(),
-        }
+        Self { verdict: Verdict::Accepted, state: None, hosts: Vec::new() }
     }
 
     /// The target asked for the credential and refused it.
     pub fn refused() -> Self {
-        Self {
-            verdict: Verdict::Refused,
-            state: None,
-            hosts: Vec::new(),
-        }
+        Self { verdict: Verdict::Refused, state: None, hosts: Vec::new() }
     }
 
     /// Accepted, but the target wants something first.
     pub fn accepted_but(state: CredentialState) -> Self {
-        Self {
-            verdict: Verdict::Accepted,
-            state: Some(state),
-            hosts: Vec::new(),
-        }
+        Self { verdict: Verdict::Accepted, state: Some(state), hosts: Vec::new() }
     }
 }
 

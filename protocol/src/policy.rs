@@ -153,35 +153,21 @@ impl fmt::Display for PolicyError {
                 "all counts are exact and add up to {sum}, but the length is {length}: set the length to {sum}, or let one class be \"at least\""
             ),
             Self::TooLong { needed, limit } => {
-                write!(
-                    f,
-                    "the rules need {needed} characters, but the target takes {limit} at most"
-                )
+                write!(f, "the rules need {needed} characters, but the target takes {limit} at most")
             }
             Self::Length => f.write_str("no length satisfies the policy and the target's limits"),
             Self::ClassForbidden(class) => {
-                write!(
-                    f,
-                    "{class} are required, but the target forbids all of them"
-                )
+                write!(f, "{class} are required, but the target forbids all of them")
             }
-            Self::WrongCount {
-                class,
-                wanted: Count::AtLeast(n),
-            } => {
+            Self::WrongCount { class, wanted: Count::AtLeast(n) } => {
                 write!(f, "it needs at least {n} {class}")
             }
-            Self::WrongCount {
-                class,
-                wanted: Count::Exactly(n),
-            } => {
+            Self::WrongCount { class, wanted: Count::Exactly(n) } => {
                 write!(f, "it needs exactly {n} {class}")
             }
             Self::ShorterThan(n) => write!(f, "it must have at least {n} characters"),
             Self::LongerThan(n) => write!(f, "it must have at most {n} characters"),
-            Self::ForbiddenCharacter => {
-                f.write_str("it holds a character that is not allowed here")
-            }
+            Self::ForbiddenCharacter => f.write_str("it holds a character that is not allowed here"),
             Self::NoRandomness => f.write_str("the system's source of randomness failed"),
         }
     }
@@ -255,12 +241,8 @@ impl Policy {
             let other = below(last as u32 + 1, random)? as usize;
             characters.swap(last, other);
         }
-        let alphanumeric: Vec<usize> = characters
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| c.is_ascii_alphanumeric())
-            .map(|(at, _)| at)
-            .collect();
+        let alphanumeric: Vec<usize> =
+            characters.iter().enumerate().filter(|(_, c)| c.is_ascii_alphanumeric()).map(|(at, _)| at).collect();
         if !alphanumeric.is_empty() && alphanumeric.first() != Some(&0) {
             let at = *pick_ref(&alphanumeric, random)?;
             characters.swap(0, at);
@@ -277,10 +259,7 @@ impl Policy {
     /// # Errors
     /// The rule that is broken.
     pub fn validate(&self, secret: &Secret) -> Result<(), PolicyError> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "its characters are counted; no copy is made"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "its characters are counted; no copy is made")]
         let text = secret.expose();
         let length = text.chars().count() as u32;
         if length == 0 {
@@ -292,19 +271,13 @@ impl Policy {
         if let Some(most) = self.limits.max_length.filter(|most| length > *most) {
             return Err(PolicyError::LongerThan(most));
         }
-        if text
-            .chars()
-            .any(|c| c.is_control() || self.limits.forbidden.contains(c))
-        {
+        if text.chars().any(|c| c.is_control() || self.limits.forbidden.contains(c)) {
             return Err(PolicyError::ForbiddenCharacter);
         }
         for (class, count) in self.counts() {
             let found = text.chars().filter(|c| class_of(*c) == class).count() as u32;
             if !count.admits(found) {
-                return Err(PolicyError::WrongCount {
-                    class,
-                    wanted: count,
-                });
+                return Err(PolicyError::WrongCount { class, wanted: count });
             }
         }
         Ok(())
@@ -326,11 +299,8 @@ impl Policy {
             if count == Count::Exactly(0) {
                 continue;
             }
-            let alphabet: Vec<char> = self
-                .alphabet(class)
-                .chars()
-                .filter(|c| !self.limits.forbidden.contains(*c))
-                .collect();
+            let alphabet: Vec<char> =
+                self.alphabet(class).chars().filter(|c| !self.limits.forbidden.contains(*c)).collect();
             if !alphabet.is_empty() {
                 classes.push((class, count, alphabet));
             } else if count.minimum() > 0 {
@@ -354,25 +324,15 @@ impl Policy {
 
     fn effective_length(&self) -> Result<u32, PolicyError> {
         let classes = self.classes()?;
-        let sum = classes.iter().fold(0, |sum: u32, (_, count, _)| {
-            sum.saturating_add(count.minimum())
-        });
-        let length = self
-            .length
-            .max(sum)
-            .max(self.limits.min_length.unwrap_or(0));
+        let sum = classes.iter().fold(0, |sum: u32, (_, count, _)| sum.saturating_add(count.minimum()));
+        let length = self.length.max(sum).max(self.limits.min_length.unwrap_or(0));
         if let Some(limit) = self.limits.max_length.filter(|limit| length > *limit) {
-            return Err(PolicyError::TooLong {
-                needed: length,
-                limit,
-            });
+            return Err(PolicyError::TooLong { needed: length, limit });
         }
         if length == 0 || length > 4096 {
             return Err(PolicyError::Length);
         }
-        let all_exact = classes
-            .iter()
-            .all(|(_, count, _)| matches!(count, Count::Exactly(_)));
+        let all_exact = classes.iter().all(|(_, count, _)| matches!(count, Count::Exactly(_)));
         if all_exact && sum < length {
             return Err(PolicyError::ExactTooShort { sum, length });
         }

@@ -99,20 +99,12 @@ impl Credential {
     /// Whether both have the same field names with the same secrets.
     pub fn same_as(&self, other: &Credential) -> bool {
         self.0.len() == other.0.len()
-            && self
-                .0
-                .iter()
-                .all(|(name, secret)| other.get(name).is_some_and(|theirs| secret.same_as(theirs)))
+            && self.0.iter().all(|(name, secret)| other.get(name).is_some_and(|theirs| secret.same_as(theirs)))
     }
 
     /// A second holder of the same secrets; see [`Secret::duplicate`].
     pub fn duplicate(&self) -> Self {
-        Self(
-            self.0
-                .iter()
-                .map(|(name, secret)| (name.clone(), secret.duplicate()))
-                .collect(),
-        )
+        Self(self.0.iter().map(|(name, secret)| (name.clone(), secret.duplicate())).collect())
     }
 }
 
@@ -129,10 +121,7 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let credential = Credential::password(Secret::new("canary-7781".into()));
-        assert_eq!(
-            format!("{credential:?}"),
-            r#"Credential({"password": Secret(..)})"#
-        );
+        assert_eq!(format!("{credential:?}"), r#"Credential({"password": Secret(..)})"#);
     }
 
     #[test]

@@ -1,11 +1,6 @@
 //! Every JSON example in PROTOCOL.md is what it says it is.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "the helpers of tests fail like tests"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "the helpers of tests fail like tests")]
 
 #[cfg(test)]
 mod vocabulary;
@@ -35,14 +30,10 @@ fn examples() -> Vec<Example> {
         match line.strip_prefix("```") {
             Some("") if inside => inside = false,
             Some(info) if !inside => {
-                let name = info.strip_prefix("json").unwrap_or_else(|| {
-                    panic!("line {}: a block that no test reads: {info}", at + 1)
-                });
-                examples.push(Example {
-                    line: at + 1,
-                    name: name.trim().to_owned(),
-                    text: String::new(),
-                });
+                let name = info
+                    .strip_prefix("json")
+                    .unwrap_or_else(|| panic!("line {}: a block that no test reads: {info}", at + 1));
+                examples.push(Example { line: at + 1, name: name.trim().to_owned(), text: String::new() });
                 inside = true;
             }
             _ if inside => {
@@ -65,10 +56,7 @@ fn says_nothing_more(example: &Value, read: &Value, place: &str) {
                 let place = format!("{place}.{name}");
                 match read.get(name) {
                     Some(read) => says_nothing_more(value, read, &place),
-                    None => assert!(
-                        matches!(value, Value::Array(items) if items.is_empty()),
-                        "{place} is no field"
-                    ),
+                    None => assert!(matches!(value, Value::Array(items) if items.is_empty()), "{place} is no field"),
                 }
             }
         }
@@ -122,10 +110,7 @@ fn every_example_is_read() {
         let place = format!("PROTOCOL.md, example of line {}", example.line);
         match example.name.as_str() {
             "" => check_messages(example),
-            "rotate.output" => example
-                .text
-                .lines()
-                .for_each(|line| check("rotate.output", line, &place)),
+            "rotate.output" => example.text.lines().for_each(|line| check("rotate.output", line, &place)),
             name => check(name, &example.text, &place),
         }
     }
@@ -136,11 +121,7 @@ fn every_example_is_read() {
 fn every_operation_kind_and_golden_method_is_told() {
     let page = page();
     for operation in Operation::ALL {
-        assert!(
-            page.contains(&format!("| `{}` |", operation.name())),
-            "{}",
-            operation.name()
-        );
+        assert!(page.contains(&format!("| `{}` |", operation.name())), "{}", operation.name());
     }
     for kind in [
         Kind::InvalidInput,
@@ -176,11 +157,7 @@ fn every_link_within_the_page_leads_somewhere() {
         .map(|line| {
             let title = line.trim_start_matches('#').trim().to_lowercase();
             let kept = |c: &char| c.is_alphanumeric() || *c == ' ' || *c == '-';
-            title
-                .chars()
-                .filter(kept)
-                .collect::<String>()
-                .replace(' ', "-")
+            title.chars().filter(kept).collect::<String>().replace(' ', "-")
         })
         .collect();
     for link in page.split("](#").skip(1) {

@@ -5,12 +5,11 @@ mod vocabulary;
 
 use schemars::{Schema, schema_for};
 use turnlock_protocol::message::{
-    CancelParams, Hello, LogParams, MintedParams, Permit, ProgressParams, RpcError, Staged,
-    ThresholdParams,
+    CancelParams, Hello, LogParams, MintedParams, Permit, ProgressParams, RpcError, Staged, ThresholdParams,
 };
 use turnlock_protocol::operation::{
-    ApplyParams, ApplyResult, CheckParams, Findings, FinishParams, Finished, PlanParams,
-    PlanResult, PrepareParams, Prepared, RevertParams, Terms, Verdicts, VerifyParams,
+    ApplyParams, ApplyResult, CheckParams, Findings, FinishParams, Finished, PlanParams, PlanResult, PrepareParams,
+    Prepared, RevertParams, Terms, Verdicts, VerifyParams,
 };
 use turnlock_protocol::{Describe, Fault};
 
@@ -52,15 +51,9 @@ fn every_schema_is_what_its_file_says() {
     let schemas = schemas();
     for (name, schema) in &schemas {
         let pretty = serde_json::to_string_pretty(schema).unwrap() + "\n";
-        assert!(
-            schema.get("additionalProperties").is_none(),
-            "{name}: unknown fields are ignored"
-        );
+        assert!(schema.get("additionalProperties").is_none(), "{name}: unknown fields are ignored");
         compare_or_write(&file(&format!("schema/{name}.json")), &pretty);
     }
-    let names: Vec<String> = schemas
-        .iter()
-        .map(|(name, _)| format!("{name}.json"))
-        .collect();
+    let names: Vec<String> = schemas.iter().map(|(name, _)| format!("{name}.json")).collect();
     assert_eq!(names_in("schema"), names);
 }

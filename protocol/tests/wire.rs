@@ -1,11 +1,6 @@
 //! The wire, pinned: one golden file for each message, both directions.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "the helpers of tests fail like tests"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "the helpers of tests fail like tests")]
 
 #[cfg(test)]
 mod vocabulary;
@@ -13,17 +8,17 @@ mod vocabulary;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use turnlock_protocol::message::{
-    CancelParams, Hello, LogParams, MintedParams, Notification, Permit, ProgressParams, Reply,
-    Request, RpcError, Staged, ThresholdParams, code,
+    CancelParams, Hello, LogParams, MintedParams, Notification, Permit, ProgressParams, Reply, Request, RpcError,
+    Staged, ThresholdParams, code,
 };
 use turnlock_protocol::operation::{
-    Admin, ApplyParams, ApplyResult, CheckParams, CredentialState, Finding, Findings, FinishParams,
-    Finished, HostOutcome, HostVerdict, MayRotate, Operation, Orphans, PlanParams, PlanResult,
-    PrepareParams, Prepared, RevertParams, Severity, Terms, Verdict, Verdicts, VerifyParams,
+    Admin, ApplyParams, ApplyResult, CheckParams, CredentialState, Finding, Findings, FinishParams, Finished,
+    HostOutcome, HostVerdict, MayRotate, Operation, Orphans, PlanParams, PlanResult, PrepareParams, Prepared,
+    RevertParams, Severity, Terms, Verdict, Verdicts, VerifyParams,
 };
 use turnlock_protocol::{
-    Applied, Count, Credential, Describe, Fault, Hosts, Incoming, Kind, Malformed, Origin, Overlap,
-    PasswordLimits, Policy, RequestId, Secret, Traits, VerifyBy,
+    Applied, Count, Credential, Describe, Fault, Hosts, Incoming, Kind, Malformed, Origin, Overlap, PasswordLimits,
+    Policy, RequestId, Secret, Traits, VerifyBy,
 };
 
 use vocabulary::{Asked, compare_or_write, file, names_in, reread};
@@ -41,65 +36,30 @@ fn rotator() -> RequestId {
     RequestId::Rotator("t1".into())
 }
 
-fn ask(
-    name: &'static str,
-    operation: Operation,
-    carries: &'static str,
-    params: impl Serialize,
-) -> Message {
+fn ask(name: &'static str, operation: Operation, carries: &'static str, params: impl Serialize) -> Message {
     let terms = Terms::within(30_000);
     let request = Request::new(HOST, operation.name(), Asked { terms, params });
-    Message {
-        name,
-        carries,
-        line: serde_json::to_string(&request).unwrap(),
-    }
+    Message { name, carries, line: serde_json::to_string(&request).unwrap() }
 }
 
-fn request(
-    name: &'static str,
-    method: &str,
-    carries: &'static str,
-    params: impl Serialize,
-) -> Message {
+fn request(name: &'static str, method: &str, carries: &'static str, params: impl Serialize) -> Message {
     let request = Request::new(rotator(), method, params);
-    Message {
-        name,
-        carries,
-        line: serde_json::to_string(&request).unwrap(),
-    }
+    Message { name, carries, line: serde_json::to_string(&request).unwrap() }
 }
 
 fn say(name: &'static str, method: &str, carries: &'static str, params: impl Serialize) -> Message {
     let line = serde_json::to_string(&Notification::new(method, params)).unwrap();
-    Message {
-        name,
-        carries,
-        line,
-    }
+    Message { name, carries, line }
 }
 
-fn reply(
-    name: &'static str,
-    id: RequestId,
-    carries: &'static str,
-    result: impl Serialize,
-) -> Message {
+fn reply(name: &'static str, id: RequestId, carries: &'static str, result: impl Serialize) -> Message {
     let line = serde_json::to_string(&Reply::result(id, result)).unwrap();
-    Message {
-        name,
-        carries,
-        line,
-    }
+    Message { name, carries, line }
 }
 
 fn error(name: &'static str, id: Option<RequestId>, error: impl Into<RpcError>) -> Message {
     let line = serde_json::to_string(&Reply::error(id, error)).unwrap();
-    Message {
-        name,
-        carries: "error",
-        line,
-    }
+    Message { name, carries: "error", line }
 }
 
 fn account() -> Map<String, Value> {
@@ -139,11 +99,7 @@ fn policy() -> Policy {
 }
 
 fn limits() -> PasswordLimits {
-    PasswordLimits {
-        min_length: Some(12),
-        max_length: Some(30),
-        forbidden: "\"\u{0}".into(),
-    }
+    PasswordLimits { min_length: Some(12), max_length: Some(30), forbidden: "\"\u{0}".into() }
 }
 
 fn traits() -> Traits {
@@ -164,17 +120,11 @@ fn traits() -> Traits {
 }
 
 fn fault() -> Fault {
-    let mut fault = Fault::new(
-        Kind::Policy,
-        "db1.example.com refuses this password for \"app\"",
-    )
-    .hint("ask for at least 12 characters");
+    let mut fault = Fault::new(Kind::Policy, "db1.example.com refuses this password for \"app\"")
+        .hint("ask for at least 12 characters");
     fault.retry_after_ms = Some(1500);
     fault.causes = vec!["db error".into(), "ERROR: password is too short".into()];
-    fault.learned = Some(Box::new(PasswordLimits {
-        min_length: Some(12),
-        ..PasswordLimits::default()
-    }));
+    fault.learned = Some(Box::new(PasswordLimits { min_length: Some(12), ..PasswordLimits::default() }));
     fault
 }
 
@@ -198,17 +148,10 @@ fn messages() -> Vec<Message> {
                 protocol: vec![1],
                 plugin: "postgresql".into(),
                 version: "0.1.0".into(),
-                operations: Operation::ALL
-                    .map(|operation| operation.name().to_owned())
-                    .to_vec(),
+                operations: Operation::ALL.map(|operation| operation.name().to_owned()).to_vec(),
             },
         ),
-        ask(
-            "describe.request",
-            Operation::Describe,
-            "describe.params",
-            json!({}),
-        ),
+        ask("describe.request", Operation::Describe, "describe.params", json!({})),
         reply(
             "describe.result",
             HOST,
@@ -232,32 +175,13 @@ fn messages() -> Vec<Message> {
                 traits: traits(),
             },
         ),
-        ask(
-            "plan.request",
-            Operation::Plan,
-            "plan.params",
-            PlanParams {
-                account: account(),
-                admin: admin(),
-            },
-        ),
-        reply(
-            "plan.result",
-            HOST,
-            "plan.result",
-            PlanResult {
-                traits: Traits::password(),
-            },
-        ),
+        ask("plan.request", Operation::Plan, "plan.params", PlanParams { account: account(), admin: admin() }),
+        reply("plan.result", HOST, "plan.result", PlanResult { traits: Traits::password() }),
         ask(
             "check.request",
             Operation::Check,
             "check.params",
-            CheckParams {
-                account: account(),
-                current: password("old-secret"),
-                admin: admin(),
-            },
+            CheckParams { account: account(), current: password("old-secret"), admin: admin() },
         ),
         reply(
             "check.result",
@@ -269,10 +193,7 @@ fn messages() -> Vec<Message> {
                 authenticated: true,
                 may_rotate: MayRotate::Yes,
                 findings: [Severity::Info, Severity::Warning, Severity::Error]
-                    .map(|severity| Finding {
-                        severity,
-                        message: "the password is valid until 2027-01-01".into(),
-                    })
+                    .map(|severity| Finding { severity, message: "the password is valid until 2027-01-01".into() })
                     .to_vec(),
             },
         ),
@@ -291,10 +212,7 @@ fn messages() -> Vec<Message> {
             "prepare.result.policy",
             HOST,
             "prepare.result",
-            Prepared {
-                policy: Some(policy()),
-                ..Prepared::default()
-            },
+            Prepared { policy: Some(policy()), ..Prepared::default() },
         ),
         reply(
             "prepare.result.next",
@@ -303,10 +221,7 @@ fn messages() -> Vec<Message> {
             Prepared {
                 next: Some(
                     Credential::empty()
-                        .with(
-                            "private_key",
-                            Secret::new("-----BEGIN OPENSSH PRIVATE KEY-----\n…\n".into()),
-                        )
+                        .with("private_key", Secret::new("-----BEGIN OPENSSH PRIVATE KEY-----\n…\n".into()))
                         .with("public_key", Secret::new("ssh-ed25519 AAAA…".into())),
                 ),
                 ..Prepared::default()
@@ -316,10 +231,7 @@ fn messages() -> Vec<Message> {
             "prepare.result.existing",
             HOST,
             "prepare.result",
-            Prepared {
-                existing: vec!["AKIAOLD".into()],
-                ..Prepared::default()
-            },
+            Prepared { existing: vec!["AKIAOLD".into()], ..Prepared::default() },
         ),
         ask(
             "apply.request",
@@ -350,10 +262,7 @@ fn messages() -> Vec<Message> {
             "apply.result.minted",
             HOST,
             "apply.result",
-            ApplyResult {
-                next: Some(key("AKIANEW", "new-secret")),
-                ..ApplyResult::default()
-            },
+            ApplyResult { next: Some(key("AKIANEW", "new-secret")), ..ApplyResult::default() },
         ),
         reply(
             "apply.result.hosts",
@@ -373,36 +282,12 @@ fn messages() -> Vec<Message> {
             "verify.request",
             Operation::Verify,
             "verify.params",
-            VerifyParams {
-                account: account(),
-                credential: password("new-secret"),
-                admin: admin(),
-            },
+            VerifyParams { account: account(), credential: password("new-secret"), admin: admin() },
         ),
-        reply(
-            "verify.result.accepted",
-            HOST,
-            "verify.result",
-            Verdicts::accepted(),
-        ),
-        reply(
-            "verify.result.expired",
-            HOST,
-            "verify.result",
-            Verdicts::accepted_but(CredentialState::Expired),
-        ),
-        reply(
-            "verify.result.must_change",
-            HOST,
-            "verify.result",
-            Verdicts::accepted_but(CredentialState::MustChange),
-        ),
-        reply(
-            "verify.result.refused",
-            HOST,
-            "verify.result",
-            Verdicts::refused(),
-        ),
+        reply("verify.result.accepted", HOST, "verify.result", Verdicts::accepted()),
+        reply("verify.result.expired", HOST, "verify.result", Verdicts::accepted_but(CredentialState::Expired)),
+        reply("verify.result.must_change", HOST, "verify.result", Verdicts::accepted_but(CredentialState::MustChange)),
+        reply("verify.result.refused", HOST, "verify.result", Verdicts::refused()),
         reply(
             "verify.result.hosts",
             HOST,
@@ -457,82 +342,38 @@ fn messages() -> Vec<Message> {
                 current: Credential::empty(),
                 previous: key("AKIAOLD", "old-secret"),
                 admin: None,
-                orphans: Some(Orphans {
-                    existing: vec!["AKIAOLD".into()],
-                    began_ms_ago: 42_000,
-                }),
+                orphans: Some(Orphans { existing: vec!["AKIAOLD".into()], began_ms_ago: 42_000 }),
             },
         ),
         reply(
             "revert.result",
             HOST,
             "revert.result",
-            Finished {
-                removed: vec!["a public key on a.example.com".into()],
-                warnings: vec![],
-            },
+            Finished { removed: vec!["a public key on a.example.com".into()], warnings: vec![] },
         ),
-        request(
-            "threshold.request",
-            "threshold",
-            "threshold.params",
-            ThresholdParams { id: 1 },
-        ),
-        reply(
-            "threshold.permit",
-            rotator(),
-            "threshold.result",
-            Permit { proceed: true },
-        ),
-        reply(
-            "threshold.refusal",
-            rotator(),
-            "threshold.result",
-            Permit { proceed: false },
-        ),
+        request("threshold.request", "threshold", "threshold.params", ThresholdParams { id: 1 }),
+        reply("threshold.permit", rotator(), "threshold.result", Permit { proceed: true }),
+        reply("threshold.refusal", rotator(), "threshold.result", Permit { proceed: false }),
         request(
             "minted.request",
             "minted",
             "minted.params",
-            MintedParams {
-                id: 1,
-                next: key("AKIANEW", "new-secret"),
-            },
+            MintedParams { id: 1, next: key("AKIANEW", "new-secret") },
         ),
-        reply(
-            "minted.staged",
-            rotator(),
-            "minted.result",
-            Staged { staged: true },
-        ),
-        say(
-            "progress",
-            "progress",
-            "progress.params",
-            ProgressParams {
-                id: 1,
-                step: "logging in".into(),
-            },
-        ),
+        reply("minted.staged", rotator(), "minted.result", Staged { staged: true }),
+        say("progress", "progress", "progress.params", ProgressParams { id: 1, step: "logging in".into() }),
         say(
             "log",
             "log",
             "log.params",
-            LogParams {
-                id: Some(1),
-                level: "warning".into(),
-                message: "the server's clock is 40 s behind".into(),
-            },
+            LogParams { id: Some(1), level: "warning".into(), message: "the server's clock is 40 s behind".into() },
         ),
         say("cancel", "cancel", "cancel.params", CancelParams { id: 1 }),
         error("error.fault", Some(HOST), fault()),
         error(
             "error.unreachable",
             Some(HOST),
-            Fault::new(
-                Kind::Unreachable,
-                "db1.example.com:5432 could not be reached",
-            ),
+            Fault::new(Kind::Unreachable, "db1.example.com:5432 could not be reached"),
         ),
         error(
             "error.unknown",
@@ -546,35 +387,14 @@ fn messages() -> Vec<Message> {
         error(
             "error.no_such_operation",
             Some(HOST),
-            RpcError::new(
-                code::METHOD_NOT_FOUND,
-                "this rotator does not know that operation",
-            ),
+            RpcError::new(code::METHOD_NOT_FOUND, "this rotator does not know that operation"),
         ),
-        error(
-            "error.busy",
-            Some(HOST),
-            RpcError::new(code::INVALID_REQUEST, "one request at a time"),
-        ),
-        error(
-            "error.garbled",
-            None,
-            RpcError::new(
-                code::PARSE,
-                Malformed {
-                    line: 1,
-                    column: 17,
-                }
-                .to_string(),
-            ),
-        ),
+        error("error.busy", Some(HOST), RpcError::new(code::INVALID_REQUEST, "one request at a time")),
+        error("error.garbled", None, RpcError::new(code::PARSE, Malformed { line: 1, column: 17 }.to_string())),
         error(
             "error.no_such_request",
             Some(rotator()),
-            RpcError::new(
-                code::METHOD_NOT_FOUND,
-                "this host does not know that request",
-            ),
+            RpcError::new(code::METHOD_NOT_FOUND, "this host does not know that request"),
         ),
     ]
 }
@@ -591,9 +411,7 @@ fn cargo(line: &str) -> Result<String, Malformed> {
 }
 
 fn read(message: &Message, line: &str) -> Result<String, Malformed> {
-    reread(message.carries, &cargo(line)?)
-        .unwrap()
-        .map_err(|error| Malformed::from(&error))
+    reread(message.carries, &cargo(line)?).unwrap().map_err(|error| Malformed::from(&error))
 }
 
 #[test]
@@ -601,18 +419,11 @@ fn every_message_is_what_its_golden_file_says() {
     let messages = messages();
     for message in &messages {
         let value: Value = serde_json::from_str(&message.line).unwrap();
-        assert_eq!(
-            value.to_string(),
-            message.line,
-            "objects keep their order here"
-        );
+        assert_eq!(value.to_string(), message.line, "objects keep their order here");
         let pretty = serde_json::to_string_pretty(&value).unwrap() + "\n";
         compare_or_write(&file(&format!("wire/{}.json", message.name)), &pretty);
     }
-    let mut names: Vec<String> = messages
-        .iter()
-        .map(|message| format!("{}.json", message.name))
-        .collect();
+    let mut names: Vec<String> = messages.iter().map(|message| format!("{}.json", message.name)).collect();
     names.sort();
     assert_eq!(names_in("wire"), names);
 }
@@ -623,12 +434,7 @@ fn every_golden_file_is_read_back_into_its_type() {
         let golden = std::fs::read_to_string(file(&format!("wire/{}.json", message.name))).unwrap();
         let golden: Value = serde_json::from_str(&golden).unwrap();
         let line = golden.to_string();
-        assert_eq!(
-            read(&message, &line).unwrap(),
-            cargo(&message.line).unwrap(),
-            "{}",
-            message.name
-        );
+        assert_eq!(read(&message, &line).unwrap(), cargo(&message.line).unwrap(), "{}", message.name);
     }
 }
 
@@ -643,30 +449,15 @@ fn a_message_keeps_its_id_and_its_method() {
             Incoming::Error { id, .. } => (id, None),
         };
         let id = id.map_or(Value::Null, |id| serde_json::to_value(id).unwrap());
-        assert_eq!(
-            value.get("id").unwrap_or(&Value::Null),
-            &id,
-            "{}",
-            message.name
-        );
+        assert_eq!(value.get("id").unwrap_or(&Value::Null), &id, "{}", message.name);
         assert_eq!(value.get("method").and_then(Value::as_str), method);
     }
 }
 
 /// Fields whose content is open: a newer peer's extra field there would be an
 /// account's, a credential's or a schema's.
-const OPEN: [&str; 10] = [
-    "account",
-    "current",
-    "next",
-    "previous",
-    "credential",
-    "schema",
-    "upper",
-    "lower",
-    "digits",
-    "symbols",
-];
+const OPEN: [&str; 10] =
+    ["account", "current", "next", "previous", "credential", "schema", "upper", "lower", "digits", "symbols"];
 
 fn with_extras(value: &Value) -> Value {
     match value {
@@ -675,14 +466,7 @@ fn with_extras(value: &Value) -> Value {
             new.insert("x-newer".into(), json!({"deep": ["canary", 1, null]}));
             for (name, field) in fields {
                 let open = OPEN.contains(&name.as_str());
-                new.insert(
-                    name.clone(),
-                    if open {
-                        field.clone()
-                    } else {
-                        with_extras(field)
-                    },
-                );
+                new.insert(name.clone(), if open { field.clone() } else { with_extras(field) });
             }
             Value::Object(new)
         }
@@ -697,12 +481,7 @@ fn fields_of_a_newer_peer_are_ignored_everywhere() {
         let value: Value = serde_json::from_str(&message.line).unwrap();
         let line = with_extras(&value).to_string();
         assert!(line.contains("x-newer"));
-        assert_eq!(
-            read(&message, &line).unwrap(),
-            cargo(&message.line).unwrap(),
-            "{}",
-            message.name
-        );
+        assert_eq!(read(&message, &line).unwrap(), cargo(&message.line).unwrap(), "{}", message.name);
     }
 }
 
@@ -716,10 +495,7 @@ fn broken(value: &Value) -> Vec<Value> {
     let mut all = vec![other];
     match value {
         Value::Object(fields) => {
-            for (name, field) in fields
-                .iter()
-                .filter(|(name, _)| !OPEN.contains(&name.as_str()))
-            {
+            for (name, field) in fields.iter().filter(|(name, _)| !OPEN.contains(&name.as_str())) {
                 for new in broken(field) {
                     let mut fields = fields.clone();
                     fields.insert(name.clone(), new);
@@ -757,10 +533,7 @@ fn wrong_types_are_told_by_place_and_never_by_value() {
                 let malformed = read(&message, &line).expect_err(&line);
                 assert!(malformed.column > 0 && malformed.line == 1, "{line}");
                 let text = format!("{malformed} {malformed:?}");
-                assert!(
-                    !text.contains("canary") && !text.contains("424242"),
-                    "{text}"
-                );
+                assert!(!text.contains("canary") && !text.contains("424242"), "{text}");
                 seen += 1;
             }
         }
@@ -770,13 +543,7 @@ fn wrong_types_are_told_by_place_and_never_by_value() {
 
 #[test]
 fn a_secret_of_the_wrong_type_is_told_by_place_too() {
-    for wrong in [
-        r#"["canary"]"#,
-        r#"{"canary": 1}"#,
-        "424242",
-        "null",
-        "true",
-    ] {
+    for wrong in [r#"["canary"]"#, r#"{"canary": 1}"#, "424242", "null", "true"] {
         let params = format!(r#"{{"account": {{}}, "credential": {{"password": {wrong}}}}}"#);
         let error = reread("verify.params", &params).unwrap().unwrap_err();
         let text = Malformed::from(&error).to_string();
@@ -825,37 +592,23 @@ fn null_is_a_result_and_a_null_beside_an_error_is_none() {
     ));
     assert!(matches!(
         parse(r#"{"jsonrpc":"2.0","id":1,"result":null,"error":{"code":1,"message":"x"}}"#),
-        Incoming::Error {
-            id: Some(RequestId::Host(1)),
-            ..
-        }
+        Incoming::Error { id: Some(RequestId::Host(1)), .. }
     ));
-    assert!(matches!(
-        parse(r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#),
-        Incoming::Result { .. }
-    ));
+    assert!(matches!(parse(r#"{"jsonrpc":"2.0","id":1,"result":{},"error":null}"#), Incoming::Result { .. }));
 }
 
 #[test]
 fn words_of_a_newer_peer_are_read_as_the_careful_choice() {
     let fault: Fault = serde_json::from_str(r#"{"kind": "quantum", "applied": "partly"}"#).unwrap();
-    assert_eq!(
-        (fault.kind, fault.applied, fault.retryable),
-        (Kind::Unknown, Applied::Unknown, false)
-    );
+    assert_eq!((fault.kind, fault.applied, fault.retryable), (Kind::Unknown, Applied::Unknown, false));
     let fault: Fault = serde_json::from_str("{}").unwrap();
-    assert_eq!(
-        (fault.kind, fault.applied),
-        (Kind::Unknown, Applied::Unknown)
-    );
+    assert_eq!((fault.kind, fault.applied), (Kind::Unknown, Applied::Unknown));
 
-    let verdicts: Verdicts =
-        serde_json::from_str(r#"{"verdict": "accepted", "state": "sleepy"}"#).unwrap();
+    let verdicts: Verdicts = serde_json::from_str(r#"{"verdict": "accepted", "state": "sleepy"}"#).unwrap();
     assert_eq!(verdicts.state, Some(CredentialState::Other));
-    let findings: Findings = serde_json::from_str(
-        r#"{"may_rotate": "tuesdays", "findings": [{"severity": "grave", "message": "m"}]}"#,
-    )
-    .unwrap();
+    let findings: Findings =
+        serde_json::from_str(r#"{"may_rotate": "tuesdays", "findings": [{"severity": "grave", "message": "m"}]}"#)
+            .unwrap();
     assert_eq!(findings.may_rotate, MayRotate::Unknown);
     assert_eq!(findings.findings[0].severity, Severity::Warning);
     let log: LogParams = serde_json::from_str(r#"{"level": "shout", "message": "m"}"#).unwrap();
@@ -866,14 +619,7 @@ fn words_of_a_newer_peer_are_read_as_the_careful_choice() {
 fn no_word_of_a_newer_peer_is_taken_for_a_verdict_a_permit_or_a_trait() {
     assert!(serde_json::from_str::<Verdicts>(r#"{"verdict": "mostly"}"#).is_err());
     assert!(serde_json::from_str::<Verdicts>("{}").is_err());
-    for answer in [
-        "{}",
-        "null",
-        "true",
-        r#"{"proceed": "true"}"#,
-        r#"{"proceed": 1}"#,
-        r#"{"proceed": null}"#,
-    ] {
+    for answer in ["{}", "null", "true", r#"{"proceed": "true"}"#, r#"{"proceed": 1}"#, r#"{"proceed": null}"#] {
         assert!(serde_json::from_str::<Permit>(answer).is_err(), "{answer}");
     }
     assert!(serde_json::from_str::<Staged>(r#"{"staged": "yes"}"#).is_err());
@@ -896,10 +642,7 @@ fn a_bare_error_code_claims_nothing_about_the_target() {
         (7, Kind::Internal),
     ] {
         let fault = RpcError::new(code, "what").into_fault();
-        assert_eq!(
-            (fault.kind, fault.applied, fault.retryable),
-            (kind, Applied::Unknown, false)
-        );
+        assert_eq!((fault.kind, fault.applied, fault.retryable), (kind, Applied::Unknown, false));
         assert_eq!(fault.message, "what");
     }
     let fault = RpcError::from(fault()).into_fault();
@@ -927,10 +670,7 @@ fn every_kind_has_one_name_and_is_read_by_it() {
         Kind::Unknown,
     ] {
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
-        assert_eq!(
-            serde_json::from_value::<Kind>(json!(kind.name())).unwrap(),
-            kind
-        );
+        assert_eq!(serde_json::from_value::<Kind>(json!(kind.name())).unwrap(), kind);
     }
     for operation in Operation::ALL {
         assert_eq!(serde_json::to_value(operation).unwrap(), operation.name());
@@ -940,8 +680,5 @@ fn every_kind_has_one_name_and_is_read_by_it() {
 
 #[test]
 fn absent_terms_mean_version_1_and_thirty_seconds() {
-    assert_eq!(
-        serde_json::from_str::<Terms>("{}").unwrap(),
-        Terms::within(30_000)
-    );
+    assert_eq!(serde_json::from_str::<Terms>("{}").unwrap(), Terms::within(30_000));
 }

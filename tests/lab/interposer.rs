@@ -102,9 +102,8 @@ pub struct Interposer {
 impl Interposer {
     /// Puts the stand-in for `program` into `directory`, under the program's own name.
     pub fn install(directory: &Path, program: &Path, kill: Option<Kill>) -> Result<Self> {
-        let name = program
-            .file_name()
-            .ok_or_else(|| LabError::new(format!("{} has no file name", program.display())))?;
+        let name =
+            program.file_name().ok_or_else(|| LabError::new(format!("{} has no file name", program.display())))?;
         let place = directory.join(name);
         let stand_in = bin("lab-interposer")?;
         if place.exists() {
@@ -116,28 +115,20 @@ impl Interposer {
             fs::copy(&stand_in, &place).could_not(|| format!("copy {}", stand_in.display()))?;
         }
         let log = directory.join("interposer.log");
-        let installed = Self {
-            directory: directory.to_owned(),
-            log,
-        };
+        let installed = Self { directory: directory.to_owned(), log };
         installed.configure(program, kill)?;
         Ok(installed)
     }
 
     /// Gives new orders and forgets who claimed the last kill; the log stays.
     pub fn configure(&self, program: &Path, kill: Option<Kill>) -> Result<()> {
-        let config = Config {
-            program: program.to_owned(),
-            log: self.log.clone(),
-            kill,
-        };
-        let text =
-            serde_json::to_string(&config).map_err(|error| LabError::new(error.to_string()))?;
+        let config = Config { program: program.to_owned(), log: self.log.clone(), kill };
+        let text = serde_json::to_string(&config).map_err(|error| LabError::new(error.to_string()))?;
         write_file(&self.directory.join(CONFIG), text)?;
         match fs::remove_file(self.directory.join(CLAIM)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(LabError::new(
-                format!("could not remove the claim: {error}"),
-            )),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(LabError::new(format!("could not remove the claim: {error}")))
+            }
             _ => Ok(()),
         }
     }
@@ -147,8 +138,7 @@ impl Interposer {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         text.lines()
             .map(|line| {
-                serde_json::from_str(line)
-                    .map_err(|error| LabError::new(format!("interposer.log: {error}: {line}")))
+                serde_json::from_str(line).map_err(|error| LabError::new(format!("interposer.log: {error}: {line}")))
             })
             .collect()
     }

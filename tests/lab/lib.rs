@@ -51,7 +51,4 @@ pub struct Login {
 
 /// The administrator of every lab server. Its password is no secret: the server
 /// listens on loopback only and lives as long as one test.
-pub const ADMIN: Login = Login {
-    login: "admin",
-    password: "Lab-Admin-0-Only-On-Loopback",
-};
+pub const ADMIN: Login = Login { login: "admin", password: "Lab-Admin-0-Only-On-Loopback" };

@@ -32,29 +32,13 @@ const INSTALL: [&str; 7] = [
 pub fn start(options: MysqlOptions) -> Result<MysqlServer> {
     let server = need_program("mariadbd")?;
     let user = User::for_server("mysql")?;
-    let data = template::prepare(
-        "mariadb",
-        &server,
-        &INSTALL.join(" "),
-        user.as_ref(),
-        |draft| {
-            let mut command = clean_command(need_program("mariadb-install-db")?);
-            command.args(
-                INSTALL
-                    .iter()
-                    .filter(|argument| **argument != "--datadir=data"),
-            );
-            command
-                .arg(format!("--datadir={}", draft.join("data").display()))
-                .current_dir(draft);
-            initialize(&mut command, user.as_ref())
-        },
-    )?;
-    let recipe = Sql {
-        flavor: Flavor::Mariadb,
-        server: vec![server],
-        base: BASE.to_owned(),
-        settings: options.settings,
-    };
+    let data = template::prepare("mariadb", &server, &INSTALL.join(" "), user.as_ref(), |draft| {
+        let mut command = clean_command(need_program("mariadb-install-db")?);
+        command.args(INSTALL.iter().filter(|argument| **argument != "--datadir=data"));
+        command.arg(format!("--datadir={}", draft.join("data").display())).current_dir(draft);
+        initialize(&mut command, user.as_ref())
+    })?;
+    let recipe =
+        Sql { flavor: Flavor::Mariadb, server: vec![server], base: BASE.to_owned(), settings: options.settings };
     MysqlServer::start(recipe, data, &options.names)
 }

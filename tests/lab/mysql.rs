@@ -22,9 +22,7 @@ pub const LOCK: &str = include_str!("mysql-sid.lock");
 pub fn tree(lock: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     lock.hash(&mut hasher);
-    cache()
-        .join("mysql")
-        .join(format!("{:016x}", hasher.finish()))
+    cache().join("mysql").join(format!("{:016x}", hasher.finish()))
 }
 
 /// Where the lab keeps what it downloaded. Root's servers run as the user
@@ -33,12 +31,8 @@ fn cache() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/cache/turnlock-lab");
     }
-    let home = || {
-        PathBuf::from(process::environment("HOME").unwrap_or_else(|| "/".to_owned())).join(".cache")
-    };
-    process::environment("XDG_CACHE_HOME")
-        .map_or_else(home, PathBuf::from)
-        .join("turnlock-lab")
+    let home = || PathBuf::from(process::environment("HOME").unwrap_or_else(|| "/".to_owned())).join(".cache");
+    process::environment("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("turnlock-lab")
 }
 
 fn base(root: &Path) -> String {
@@ -54,56 +48,29 @@ fn base(root: &Path) -> String {
 /// Starts a server and returns once it accepts connections.
 pub fn start(options: MysqlOptions) -> Result<MysqlServer> {
     let root = tree(LOCK);
-    let libraries = root
-        .join("usr/lib")
-        .join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    let libraries = root.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
     let daemon = root.join("usr/sbin/mysqld");
     if !daemon.is_file() {
-        return Err(LabError::new(
-            "MySQL 9 is not unpacked on this machine; run `cargo xtask setup`",
-        ));
+        return Err(LabError::new("MySQL 9 is not unpacked on this machine; run `cargo xtask setup`"));
     }
     let linker = std::fs::read_dir(&libraries)
         .into_iter()
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("ld-linux"))
-        })
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-linux")))
         .ok_or_else(|| LabError::new(format!("{} holds no dynamic linker", libraries.display())))?;
-    let search = format!(
-        "{}:{}",
-        libraries.display(),
-        root.join("usr/lib/mysql/private").display()
-    );
-    let server = vec![
-        linker,
-        PathBuf::from("--library-path"),
-        PathBuf::from(search),
-        daemon.clone(),
-    ];
-    let recipe = Sql {
-        flavor: Flavor::Mysql,
-        server,
-        base: base(&root),
-        settings: options.settings,
-    };
+    let search = format!("{}:{}", libraries.display(), root.join("usr/lib/mysql/private").display());
+    let server = vec![linker, PathBuf::from("--library-path"), PathBuf::from(search), daemon.clone()];
+    let recipe = Sql { flavor: Flavor::Mysql, server, base: base(&root), settings: options.settings };
 
     let user = User::for_server("mysql")?;
     let data = template::prepare("mysql", &daemon, &recipe.base, user.as_ref(), |draft| {
         let conf = draft.join("my.cnf");
         let data = draft.join("data");
-        process::write_file(
-            &conf,
-            format!("[mysqld]\n{}datadir = {}\n", recipe.base, data.display()),
-        )?;
+        process::write_file(&conf, format!("[mysqld]\n{}datadir = {}\n", recipe.base, data.display()))?;
         let mut command = recipe.program()?;
-        command
-            .arg(format!("--defaults-file={}", conf.display()))
-            .arg("--initialize-insecure")
-            .current_dir(draft);
+        command.arg(format!("--defaults-file={}", conf.display())).arg("--initialize-insecure").current_dir(draft);
         initialize(&mut command, user.as_ref())?;
         // Two servers with one identity would be one server to a replication client; it is made anew.
         match std::fs::remove_file(data.join("auto.cnf")) {

@@ -29,10 +29,7 @@ pub struct MysqlOptions {
 
 impl Default for MysqlOptions {
     fn default() -> Self {
-        Self {
-            names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
-            settings: Vec::new(),
-        }
+        Self { names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()], settings: Vec::new() }
     }
 }
 
@@ -109,10 +106,7 @@ impl Recipe for Sql {
              general-log-file = {place}/general.log\ninit-file = {place}/init.sql\ntmpdir = {place}\n"
         );
         let settings = self.settings.join("\n");
-        site.private_file(
-            "my.cnf",
-            format!("{files}{paths}{}\n{settings}\n", self.base),
-        )?;
+        site.private_file("my.cnf", format!("{files}{paths}{}\n{settings}\n", self.base))?;
         let init = match self.flavor {
             Flavor::Mariadb => MARIADB_INIT,
             Flavor::Mysql => MYSQL_INIT,
@@ -128,9 +122,7 @@ impl Sql {
     /// The server program, still without arguments of its own.
     pub(crate) fn program(&self) -> Result<Command> {
         let mut words = self.server.iter();
-        let first = words
-            .next()
-            .ok_or_else(|| LabError::new("a server without a program"))?;
+        let first = words.next().ok_or_else(|| LabError::new("a server without a program"))?;
         let mut command = clean_command(first);
         command.args(words);
         Ok(command)
@@ -142,25 +134,14 @@ impl MysqlServer {
         let user = User::for_server("mysql")?;
         let authority = Authority::new()?;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let prefix = if recipe.flavor == Flavor::Mariadb {
-            "mariadb"
-        } else {
-            "mysql"
-        };
+        let prefix = if recipe.flavor == Flavor::Mariadb { "mariadb" } else { "mysql" };
         let site = Site::new(prefix, user, &authority, &names)?;
         template::copy(&data.join("data"), &site.file("data"))?;
         let (process, port) = server::start(&recipe, &site)?;
-        let server = Self {
-            process: Some(process),
-            port,
-            recipe,
-            site,
-        };
+        let server = Self { process: Some(process), port, recipe, site };
         // A broken init file is logged and otherwise ignored by both servers.
         match server.log().lines().find(|line| line.contains("[ERROR]")) {
-            Some(line) => Err(LabError::new(format!(
-                "the server started with an error: {line}"
-            ))),
+            Some(line) => Err(LabError::new(format!("the server started with an error: {line}"))),
             None => Ok(server),
         }
     }
@@ -215,10 +196,7 @@ impl MysqlServer {
         }
         script.push_str(statements);
         script.push('\n');
-        let output = process::run(
-            &mut self.client(ADMIN.login, ADMIN.password)?,
-            script.as_bytes(),
-        )?;
+        let output = process::run(&mut self.client(ADMIN.login, ADMIN.password)?, script.as_bytes())?;
         if output.succeeded() {
             return Ok(output.stdout.trim_end().to_owned());
         }
@@ -230,18 +208,10 @@ impl MysqlServer {
     }
 
     /// Makes an account. Name, host and password may be as hostile as they like.
-    pub fn create_account(
-        &self,
-        user: &str,
-        host: &str,
-        password: &str,
-        options: AccountOptions<'_>,
-    ) -> Result<()> {
+    pub fn create_account(&self, user: &str, host: &str, password: &str, options: AccountOptions<'_>) -> Result<()> {
         let proof = match (options.plugin, self.flavor()) {
             (None, _) => "' IDENTIFIED BY ', QUOTE(@password)",
-            (Some(_), Flavor::Mariadb) => {
-                "' IDENTIFIED VIA ', @plugin, ' USING PASSWORD(', QUOTE(@password), ')'"
-            }
+            (Some(_), Flavor::Mariadb) => "' IDENTIFIED VIA ', @plugin, ' USING PASSWORD(', QUOTE(@password), ')'",
             (Some(_), Flavor::Mysql) => "' IDENTIFIED WITH ', @plugin, ' BY ', QUOTE(@password)",
         };
         // The server quotes, with its own function, under its own settings.
@@ -269,10 +239,7 @@ impl MysqlServer {
         }
         // An expired password is a right one, a wrong one is told first: MariaDB logs
         // in and then refuses statements (1820), MySQL refuses such a client (1862).
-        if ["ERROR 1820 ", "ERROR 1862 "]
-            .iter()
-            .any(|expired| output.stderr.contains(expired))
-        {
+        if ["ERROR 1820 ", "ERROR 1862 "].iter().any(|expired| output.stderr.contains(expired)) {
             return Ok(true);
         }
         if output.stderr.contains("ERROR 1045 ") {
@@ -291,26 +258,17 @@ impl MysqlServer {
 
     /// Switches the general log, which holds every statement, on or off.
     pub fn set_general_log(&self, on: bool) -> Result<()> {
-        self.sql(if on {
-            "SET GLOBAL general_log = 1;"
-        } else {
-            "SET GLOBAL general_log = 0;"
-        })
-        .map(drop)
+        self.sql(if on { "SET GLOBAL general_log = 1;" } else { "SET GLOBAL general_log = 0;" }).map(drop)
     }
 
     /// The general log so far.
     pub fn general_log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(self.site.file("general.log")).unwrap_or_default())
-            .into_owned()
+        String::from_utf8_lossy(&std::fs::read(self.site.file("general.log")).unwrap_or_default()).into_owned()
     }
 
     /// How many log-ins the server refused.
     pub fn failed_logins(&self) -> usize {
-        self.log()
-            .lines()
-            .filter(|line| line.contains("Access denied for user"))
-            .count()
+        self.log().lines().filter(|line| line.contains("Access denied for user")).count()
     }
 
     /// Shuts the server down in good order; its data, port and log stay.
@@ -346,16 +304,8 @@ impl MysqlServer {
         let mut client = clean_command(process::need_program("mariadb")?);
         client
             .arg("--no-defaults")
-            .args([
-                "--batch",
-                "--skip-column-names",
-                "--protocol=tcp",
-                "--connect-timeout=20",
-            ])
-            .args([
-                "--default-character-set=utf8mb4",
-                "--ssl-verify-server-cert",
-            ])
+            .args(["--batch", "--skip-column-names", "--protocol=tcp", "--connect-timeout=20"])
+            .args(["--default-character-set=utf8mb4", "--ssl-verify-server-cert"])
             .arg(format!("--ssl-ca={}", self.ca_path().display()))
             .arg(format!("--host={}", self.host()))
             .arg(format!("--port={}", self.port))
@@ -374,8 +324,5 @@ pub(crate) fn initialize(command: &mut Command, user: Option<&User>) -> Result<(
         return Ok(());
     }
     let name = command.get_program().to_string_lossy().into_owned();
-    Err(LabError::new(format!(
-        "{name} ended with status {}: {}{}",
-        output.status, output.stdout, output.stderr
-    )))
+    Err(LabError::new(format!("{name} ended with status {}: {}{}", output.status, output.stdout, output.stderr)))
 }

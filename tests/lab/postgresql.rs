@@ -27,11 +27,7 @@ pub struct PostgresqlOptions {
 
 impl Default for PostgresqlOptions {
     fn default() -> Self {
-        Self {
-            names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
-            hba: Vec::new(),
-            settings: Vec::new(),
-        }
+        Self { names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()], hba: Vec::new(), settings: Vec::new() }
     }
 }
 
@@ -82,43 +78,24 @@ impl Postgresql {
         let names: Vec<&str> = options.names.iter().map(String::as_str).collect();
         let site = Site::new("pg", user, &authority, &names)?;
         template::copy(&data.join("data"), &site.file("data"))?;
-        site.private_file(
-            "data/pg_hba.conf",
-            format!("{}\n{HBA}", options.hba.join("\n")),
-        )?;
-        let recipe = Postgres {
-            server: programs.join("postgres"),
-            settings: options.settings,
-        };
+        site.private_file("data/pg_hba.conf", format!("{}\n{HBA}", options.hba.join("\n")))?;
+        let recipe = Postgres { server: programs.join("postgres"), settings: options.settings };
         let (process, port) = server::start(&recipe, &site)?;
-        Ok(Self {
-            process: Some(process),
-            port,
-            recipe,
-            site,
-        })
+        Ok(Self { process: Some(process), port, recipe, site })
     }
 
     /// The newest PostgreSQL that Debian's layout shows: the directory of its programs.
     pub fn programs() -> Result<PathBuf> {
-        let found = std::fs::read_dir("/usr/lib/postgresql")
-            .into_iter()
-            .flatten()
-            .flatten();
+        let found = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
         found
             .map(|version| version.path().join("bin"))
             .filter(|programs| programs.join("postgres").is_file() && programs.join("initdb").is_file())
             .max_by_key(|programs| {
-                let version = programs
-                    .parent()
-                    .and_then(Path::file_name)
-                    .unwrap_or_default();
+                let version = programs.parent().and_then(Path::file_name).unwrap_or_default();
                 version.to_string_lossy().parse::<u32>().unwrap_or(0)
             })
             .ok_or_else(|| {
-                LabError::new(
-                    "there is no PostgreSQL server under /usr/lib/postgresql; run `cargo xtask setup`",
-                )
+                LabError::new("there is no PostgreSQL server under /usr/lib/postgresql; run `cargo xtask setup`")
             })
     }
 
@@ -173,17 +150,14 @@ impl Postgresql {
         if output.succeeded() {
             return Ok(output.stdout.trim_end().to_owned());
         }
-        Err(LabError::new(format!(
-            "psql ended with status {}: {}",
-            output.status,
-            output.stderr.trim_end()
-        )))
+        Err(LabError::new(format!("psql ended with status {}: {}", output.status, output.stderr.trim_end())))
     }
 
     /// [`Self::sql_with`] of which the server's log shows nothing, so that a
     /// secret found in the log was put there by the program under test.
     pub fn sql_unlogged(&self, statements: &str, values: &[(&str, &str)]) -> Result<String> {
-        let quiet = "SET log_statement = 'none'; SET log_min_error_statement = 'panic'; SET log_min_messages = 'fatal';";
+        let quiet =
+            "SET log_statement = 'none'; SET log_min_error_statement = 'panic'; SET log_min_messages = 'fatal';";
         self.sql_with(&format!("{quiet}\n{statements}"), values)
     }
 
@@ -198,11 +172,8 @@ impl Postgresql {
 
     /// Gives a role a password as the admin, unseen by the log.
     pub fn set_password(&self, login: &str, password: &str) -> Result<()> {
-        self.sql_unlogged(
-            "ALTER ROLE :\"login\" PASSWORD :'password';",
-            &[("login", login), ("password", password)],
-        )
-        .map(drop)
+        self.sql_unlogged("ALTER ROLE :\"login\" PASSWORD :'password';", &[("login", login), ("password", password)])
+            .map(drop)
     }
 
     /// Whether the server lets this login in with this password, over TLS with a
@@ -213,16 +184,10 @@ impl Postgresql {
         if output.succeeded() && output.stdout.trim_end() == "logged in" {
             return Ok(true);
         }
-        if output
-            .stderr
-            .contains("FATAL:  password authentication failed for user")
-        {
+        if output.stderr.contains("FATAL:  password authentication failed for user") {
             return Ok(false);
         }
-        Err(LabError::new(format!(
-            "psql could not tell whether {login:?} may log in: {}",
-            output.stderr.trim_end()
-        )))
+        Err(LabError::new(format!("psql could not tell whether {login:?} may log in: {}", output.stderr.trim_end())))
     }
 
     /// Everything the server has logged, across restarts.
@@ -232,28 +197,20 @@ impl Postgresql {
 
     /// How many log-ins the server refused because of a wrong password.
     pub fn failed_logins(&self) -> usize {
-        self.log()
-            .lines()
-            .filter(|line| line.contains(" 28P01 FATAL:  password authentication failed"))
-            .count()
+        self.log().lines().filter(|line| line.contains(" 28P01 FATAL:  password authentication failed")).count()
     }
 
     /// Puts a line before all others in `pg_hba.conf`; it holds for the next connection.
     pub fn add_hba(&self, line: &str) -> Result<()> {
         let path = self.site.file("data/pg_hba.conf");
-        let rules =
-            std::fs::read_to_string(&path).could_not(|| format!("read {}", path.display()))?;
-        self.site
-            .private_file("data/pg_hba.conf", format!("{line}\n{rules}"))?;
+        let rules = std::fs::read_to_string(&path).could_not(|| format!("read {}", path.display()))?;
+        self.site.private_file("data/pg_hba.conf", format!("{line}\n{rules}"))?;
         self.reload()
     }
 
     /// Sets a server parameter, as in `synchronous_standby_names` to `nobody`.
     pub fn set_parameter(&self, name: &str, value: &str) -> Result<()> {
-        self.sql_with(
-            "ALTER SYSTEM SET :\"name\" = :'value';",
-            &[("name", name), ("value", value)],
-        )?;
+        self.sql_with("ALTER SYSTEM SET :\"name\" = :'value';", &[("name", name), ("value", value)])?;
         self.reload()
     }
 
@@ -267,15 +224,9 @@ impl Postgresql {
     pub fn reload(&self) -> Result<()> {
         let before = self.sql("SELECT pg_conf_load_time(); SELECT pg_reload_conf();")?;
         let before = before.lines().next().unwrap_or_default().to_owned();
-        wait_until(
-            "PostgreSQL to read its configuration",
-            Duration::from_secs(10),
-            || {
-                self.sql("SELECT pg_conf_load_time();")
-                    .ok()
-                    .filter(|loaded| *loaded != before)
-            },
-        )
+        wait_until("PostgreSQL to read its configuration", Duration::from_secs(10), || {
+            self.sql("SELECT pg_conf_load_time();").ok().filter(|loaded| *loaded != before)
+        })
         .map(drop)
     }
 
@@ -311,13 +262,7 @@ impl Postgresql {
     fn client(&self, login: &str, password: &str) -> Result<Command> {
         let mut client = clean_command(process::need_program("psql")?);
         client
-            .args([
-                "--no-psqlrc",
-                "--no-align",
-                "--tuples-only",
-                "--quiet",
-                "--no-password",
-            ])
+            .args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--no-password"])
             .env("HOME", self.site.path())
             .env("PGHOST", self.host())
             .env("PGPORT", self.port.to_string())
@@ -347,10 +292,7 @@ impl Recipe for Postgres {
             "port = {port}\nunix_socket_directories = '{directory}'\n\
              ssl_cert_file = '{directory}/server.crt'\nssl_key_file = '{directory}/server.key'\n"
         );
-        site.private_file(
-            "data/postgresql.conf",
-            format!("{CONF}{place}{}\n", self.settings.join("\n")),
-        )?;
+        site.private_file("data/postgresql.conf", format!("{CONF}{place}{}\n", self.settings.join("\n")))?;
         let mut command = clean_command(&self.server);
         command.arg("-D").arg(site.file("data"));
         Ok(command)
@@ -382,8 +324,5 @@ fn initdb(programs: &Path, draft: &Path, user: Option<&User>) -> Result<()> {
     if output.succeeded() {
         return std::fs::remove_file(&password).could_not(|| "remove the password file".to_owned());
     }
-    Err(LabError::new(format!(
-        "initdb ended with status {}: {}{}",
-        output.status, output.stdout, output.stderr
-    )))
+    Err(LabError::new(format!("initdb ended with status {}: {}{}", output.status, output.stdout, output.stderr)))
 }

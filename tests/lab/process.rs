@@ -34,10 +34,7 @@ impl Output {
 }
 
 /// A command that inherits the environment, for tools of the developer's own (cargo, apt).
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the place where lab and xtask start programs"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the place where lab and xtask start programs")]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     Command::new(program)
 }
@@ -46,18 +43,12 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 /// developer's `PGHOST` or a machine's `SSL_CERT_FILE` cannot decide a test.
 pub fn clean_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = command(program);
-    command
-        .env_clear()
-        .env("PATH", search_path())
-        .env("LC_ALL", "C.UTF-8");
+    command.env_clear().env("PATH", search_path()).env("LC_ALL", "C.UTF-8");
     command
 }
 
 /// The value of an environment variable, `None` when it is unset or empty.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the place where lab and xtask read the environment"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the place where lab and xtask read the environment")]
 pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -70,19 +61,13 @@ pub fn search_path() -> String {
 
 /// Where a program lies on the [`search_path`].
 pub fn find_program(name: &str) -> Option<PathBuf> {
-    search_path()
-        .split(':')
-        .map(|directory| Path::new(directory).join(name))
-        .find(|path| path.is_file())
+    search_path().split(':').map(|directory| Path::new(directory).join(name)).find(|path| path.is_file())
 }
 
 /// Like [`find_program`], with an error that names the cure.
 pub fn need_program(name: &str) -> Result<PathBuf> {
-    find_program(name).ok_or_else(|| {
-        LabError::new(format!(
-            "the program `{name}` is not installed; run `cargo xtask setup`"
-        ))
-    })
+    find_program(name)
+        .ok_or_else(|| LabError::new(format!("the program `{name}` is not installed; run `cargo xtask setup`")))
 }
 
 /// Runs a command to its end, feeding it `stdin`, and collects what it says.
@@ -100,8 +85,7 @@ pub fn run_within(command: &mut Command, stdin: &[u8], deadline: Duration) -> Re
         .stderr(Stdio::piped())
         .spawn()
         .could_not(|| format!("start {name}"))?;
-    let (Some(mut input), Some(stdout), Some(stderr)) =
-        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    let (Some(mut input), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         return Err(LabError::new(format!("{name} was started without pipes")));
     };
@@ -111,19 +95,11 @@ pub fn run_within(command: &mut Command, stdin: &[u8], deadline: Duration) -> Re
     thread::spawn(move || drop(input.write_all(&stdin)));
     let stdout = thread::spawn(move || read_all(stdout));
     let stderr = thread::spawn(move || read_all(stderr));
-    let Ok(status) = wait_until(&format!("{name} to end"), deadline, || {
-        child.try_wait().ok().flatten()
-    }) else {
+    let Ok(status) = wait_until(&format!("{name} to end"), deadline, || child.try_wait().ok().flatten()) else {
         drop(child.kill());
         drop(child.wait());
-        let said = if stderr.is_finished() {
-            stderr.join().unwrap_or_default()
-        } else {
-            String::new()
-        };
-        return Err(LabError::new(format!(
-            "{name} did not end within {deadline:?} and was killed; it said: {said}"
-        )));
+        let said = if stderr.is_finished() { stderr.join().unwrap_or_default() } else { String::new() };
+        return Err(LabError::new(format!("{name} did not end within {deadline:?} and was killed; it said: {said}")));
     };
     Ok(Output {
         status: status_number(status),
@@ -134,9 +110,7 @@ pub fn run_within(command: &mut Command, stdin: &[u8], deadline: Duration) -> Re
 
 /// The exit status as a shell would say it.
 pub fn status_number(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 fn read_all(mut stream: impl Read) -> String {
@@ -146,11 +120,7 @@ fn read_all(mut stream: impl Read) -> String {
 }
 
 /// Asks `probe` again and again until it answers, or until `deadline` has passed.
-pub fn wait_until<T>(
-    what: &str,
-    deadline: Duration,
-    mut probe: impl FnMut() -> Option<T>,
-) -> Result<T> {
+pub fn wait_until<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> Result<T> {
     let begun = Instant::now();
     let mut pause = Duration::from_micros(500);
     loop {
@@ -158,14 +128,9 @@ pub fn wait_until<T>(
             return Ok(answer);
         }
         if begun.elapsed() > deadline {
-            return Err(LabError::new(format!(
-                "waited {deadline:?} for {what}, in vain"
-            )));
+            return Err(LabError::new(format!("waited {deadline:?} for {what}, in vain")));
         }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the pause between two questions of this very helper"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "the pause between two questions of this very helper")]
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(10));
     }
@@ -209,18 +174,10 @@ impl Owned {
     /// without dropping the value, the guard ends the program and removes `directory`.
     pub fn start(command: &mut Command, ending: Ending, directory: Option<&Path>) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut child = command
-            .stdin(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .could_not(|| format!("start {name}"))?;
+        let mut child = command.stdin(Stdio::null()).process_group(0).spawn().could_not(|| format!("start {name}"))?;
         let guard = clean_command("/bin/sh")
             .args(["-c", GUARD, "turnlock-lab-guard", &child.id().to_string()])
-            .arg(if ending == Ending::Quit {
-                "QUIT"
-            } else {
-                "KILL"
-            })
+            .arg(if ending == Ending::Quit { "QUIT" } else { "KILL" })
             .arg(directory.unwrap_or(Path::new("")))
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -229,17 +186,11 @@ impl Owned {
             .process_group(0)
             .spawn();
         match guard {
-            Ok(guard) => Ok(Self {
-                child,
-                guard,
-                ending,
-            }),
+            Ok(guard) => Ok(Self { child, guard, ending }),
             Err(error) => {
                 drop(child.kill());
                 drop(child.wait());
-                Err(LabError::new(format!(
-                    "could not start the guard of {name}: {error}"
-                )))
+                Err(LabError::new(format!("could not start the guard of {name}: {error}")))
             }
         }
     }
@@ -257,18 +208,11 @@ impl Owned {
     /// Freezes the program and its children: connections stay open and nothing
     /// answers. Returns once they stand still, which a signal alone does not promise.
     pub fn pause(&self) {
-        drop(wait_until(
-            "a server to stand still",
-            Duration::from_secs(5),
-            || {
-                // Again each time: a child may have been born before the leader stood still.
-                self.signal_all("STOP");
-                std::iter::once(self.id())
-                    .chain(children(self.id()))
-                    .all(stands_still)
-                    .then_some(())
-            },
-        ));
+        drop(wait_until("a server to stand still", Duration::from_secs(5), || {
+            // Again each time: a child may have been born before the leader stood still.
+            self.signal_all("STOP");
+            std::iter::once(self.id()).chain(children(self.id())).all(stands_still).then_some(())
+        }));
     }
 
     /// Lets a paused program go on.
@@ -281,10 +225,7 @@ impl Owned {
         self.resume();
         signal(self.child.id(), if interrupt { "INT" } else { "TERM" });
         let child = &mut self.child;
-        wait_until("a server to shut down", patience, || {
-            child.try_wait().ok().flatten()
-        })
-        .map(status_number)
+        wait_until("a server to shut down", patience, || child.try_wait().ok().flatten()).map(status_number)
     }
 
     fn signal_all(&self, name: &str) {
@@ -305,11 +246,7 @@ impl Drop for Owned {
             if self.ending == Ending::Quit {
                 signal(self.id(), "QUIT");
                 let child = &mut self.child;
-                drop(wait_until(
-                    "a server to quit",
-                    Duration::from_secs(2),
-                    || child.try_wait().ok().flatten(),
-                ));
+                drop(wait_until("a server to quit", Duration::from_secs(2), || child.try_wait().ok().flatten()));
             }
             if self.ended().is_none() {
                 signal_group(self.id());
@@ -352,8 +289,7 @@ fn signal_group(leader: u32) {
 fn stands_still(id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     // The name before the state is in brackets and may hold anything. A zombie stands still, too.
-    stat.rsplit_once(") ")
-        .is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
 }
 
 /// The direct children of a process, through all of its threads.
@@ -364,11 +300,7 @@ pub fn children(id: u32) -> Vec<u32> {
     tasks
         .flatten()
         .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok())
-        .flat_map(|line| {
-            line.split_whitespace()
-                .filter_map(|word| word.parse().ok())
-                .collect::<Vec<u32>>()
-        })
+        .flat_map(|line| line.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u32>>())
         .collect()
 }
 
@@ -400,24 +332,16 @@ impl User {
         if !Self::is_root() {
             return Ok(None);
         }
-        let users =
-            std::fs::read_to_string("/etc/passwd").could_not(|| "read /etc/passwd".to_owned())?;
+        let users = std::fs::read_to_string("/etc/passwd").could_not(|| "read /etc/passwd".to_owned())?;
         users
             .lines()
             .find_map(|line| {
                 let mut fields = line.split(':');
                 (fields.next() == Some(name)).then_some(())?;
-                Some(Self {
-                    uid: fields.nth(1)?.parse().ok()?,
-                    gid: fields.next()?.parse().ok()?,
-                })
+                Some(Self { uid: fields.nth(1)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
             })
             .map(Some)
-            .ok_or_else(|| {
-                LabError::new(format!(
-                    "there is no user `{name}` here; run `cargo xtask setup`"
-                ))
-            })
+            .ok_or_else(|| LabError::new(format!("there is no user `{name}` here; run `cargo xtask setup`")))
     }
 }
 
@@ -427,20 +351,12 @@ impl User {
 pub fn ground() -> PathBuf {
     const PLENTY: u64 = 2 << 30;
     let memory = Path::new("/dev/shm");
-    let roomy = rustix::fs::statvfs(memory)
-        .is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) > PLENTY);
-    if environment("TMPDIR").is_none() && roomy {
-        memory.to_owned()
-    } else {
-        std::env::temp_dir()
-    }
+    let roomy = rustix::fs::statvfs(memory).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) > PLENTY);
+    if environment("TMPDIR").is_none() && roomy { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 /// Writes a small file of the lab's own; nothing here needs to survive a power cut.
 pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "throw-away files of tests; the durable writer is for vaults"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "throw-away files of tests; the durable writer is for vaults")]
     std::fs::write(path, content).could_not(|| format!("write {}", path.display()))
 }

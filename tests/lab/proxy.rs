@@ -83,11 +83,7 @@ impl Proxy {
         shared.listening.store(true, Ordering::SeqCst);
         let accepting = Arc::clone(&shared);
         let listener = Some(thread::spawn(move || accept(&accepting, first, port)));
-        Ok(Self {
-            port,
-            shared,
-            listener,
-        })
+        Ok(Self { port, shared, listener })
     }
 
     /// The address to connect to.
@@ -132,11 +128,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn listen(port: u16) -> Result<TcpListener> {
-    let listener =
-        TcpListener::bind(("127.0.0.1", port)).could_not(|| format!("listen on port {port}"))?;
-    listener
-        .set_nonblocking(true)
-        .could_not(|| "make a listener non-blocking".to_owned())?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).could_not(|| format!("listen on port {port}"))?;
+    listener.set_nonblocking(true).could_not(|| "make a listener non-blocking".to_owned())?;
     Ok(listener)
 }
 
@@ -153,10 +146,7 @@ fn accept(shared: &Arc<Shared>, first: TcpListener, port: u16) {
             listener = listen(port).ok();
         }
         shared.listening.store(listener.is_some(), Ordering::SeqCst);
-        while let Some((client, _)) = listener
-            .as_ref()
-            .and_then(|listener| listener.accept().ok())
-        {
+        while let Some((client, _)) = listener.as_ref().and_then(|listener| listener.accept().ok()) {
             shared.connections.fetch_add(1, Ordering::SeqCst);
             let shared = Arc::clone(shared);
             thread::spawn(move || connect(&shared, &client));
@@ -171,44 +161,21 @@ fn connect(shared: &Arc<Shared>, client: &TcpStream) {
         return;
     };
     // A proxy that delays small packets would hide races that a real network has.
-    drop((
-        client.set_nonblocking(false),
-        client.set_nodelay(true),
-        server.set_nodelay(true),
-    ));
+    drop((client.set_nonblocking(false), client.set_nodelay(true), server.set_nodelay(true)));
     let swallowing = Arc::new(AtomicBool::new(false));
-    let copies = (
-        client.try_clone(),
-        server.try_clone(),
-        client.try_clone(),
-        server.try_clone(),
-    );
+    let copies = (client.try_clone(), server.try_clone(), client.try_clone(), server.try_clone());
     let (Ok(from_client), Ok(to_server), Ok(kept_client), Ok(kept_server)) = copies else {
         return;
     };
     lock(&shared.streams).extend([kept_client, kept_server]);
     let (shared_up, swallowing_up) = (Arc::clone(shared), Arc::clone(&swallowing));
-    let up = thread::spawn(move || {
-        pump(
-            &shared_up,
-            &swallowing_up,
-            Direction::ToServer,
-            &from_client,
-            &to_server,
-        )
-    });
+    let up = thread::spawn(move || pump(&shared_up, &swallowing_up, Direction::ToServer, &from_client, &to_server));
     pump(shared, &swallowing, Direction::ToClient, &server, client);
     drop(up.join());
 }
 
 /// Carries bytes one way, until the end or the fault.
-fn pump(
-    shared: &Shared,
-    swallowing: &AtomicBool,
-    direction: Direction,
-    mut from: &TcpStream,
-    mut to: &TcpStream,
-) {
+fn pump(shared: &Shared, swallowing: &AtomicBool, direction: Direction, mut from: &TcpStream, mut to: &TcpStream) {
     let mut buffer = vec![0; 16 * 1024];
     let mut passed: u64 = 0;
     loop {
@@ -226,14 +193,9 @@ fn pump(
         }
         let fault = *lock(&shared.fault);
         let limit = match fault {
-            Fault::Cut {
-                direction: counted,
-                after,
-            }
-            | Fault::BlackHole {
-                direction: counted,
-                after,
-            } if counted == direction => {
+            Fault::Cut { direction: counted, after } | Fault::BlackHole { direction: counted, after }
+                if counted == direction =>
+            {
                 usize::try_from(after.saturating_sub(passed)).unwrap_or(usize::MAX)
             }
             _ => usize::MAX,

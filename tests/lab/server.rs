@@ -38,12 +38,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub(crate) fn new(
-        name: &str,
-        user: Option<User>,
-        authority: &Authority,
-        names: &[&str],
-    ) -> Result<Self> {
+    pub(crate) fn new(name: &str, user: Option<User>, authority: &Authority, names: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix(&format!("turnlock-{name}-"))
             .permissions(fs::Permissions::from_mode(0o755))
@@ -107,30 +102,18 @@ pub(crate) fn start_on<R: Recipe>(recipe: &R, site: &Site, port: u16) -> Result<
         .open(&path)
         .could_not(|| format!("open {}", path.display()))?;
     let before = usize::try_from(log.metadata().map_or(0, |file| file.len())).unwrap_or(0);
-    let errors = log
-        .try_clone()
-        .could_not(|| format!("open {} twice", path.display()))?;
-    command
-        .stdout(Stdio::from(log))
-        .stderr(Stdio::from(errors))
-        .current_dir(site.path());
+    let errors = log.try_clone().could_not(|| format!("open {} twice", path.display()))?;
+    command.stdout(Stdio::from(log)).stderr(Stdio::from(errors)).current_dir(site.path());
     process::run_as(&mut command, site.user.as_ref());
     let mut owned = Owned::start(&mut command, R::ENDING, Some(site.path()))?;
     let new_lines = || site.log().get(before..).unwrap_or_default().to_owned();
     let ready = wait_until("a server to accept connections", START, || {
         let ended = owned.ended();
-        if new_lines().contains(R::READY) {
-            Some(Ok(()))
-        } else {
-            ended.map(Err)
-        }
+        if new_lines().contains(R::READY) { Some(Ok(())) } else { ended.map(Err) }
     });
     match ready {
         Ok(Ok(())) => Ok(owned),
-        Ok(Err(status)) => Err(LabError::new(format!(
-            "a server ended with status {status}:\n{}",
-            new_lines()
-        ))),
+        Ok(Err(status)) => Err(LabError::new(format!("a server ended with status {status}:\n{}", new_lines()))),
         Err(error) => Err(LabError::new(format!("{error}; its log:\n{}", new_lines()))),
     }
 }

@@ -52,33 +52,18 @@ impl Shim {
         }
         // Many tests find it missing at once: the first compiles, the others wait.
         let lock_path = shelf.join("unsynced.lock");
-        let lock =
-            fs::File::create(&lock_path).could_not(|| format!("create {}", lock_path.display()))?;
-        lock.lock()
-            .could_not(|| format!("lock {}", lock_path.display()))?;
+        let lock = fs::File::create(&lock_path).could_not(|| format!("create {}", lock_path.display()))?;
+        lock.lock().could_not(|| format!("lock {}", lock_path.display()))?;
         if library.is_file() {
             return Ok(Self { library });
         }
         let draft = shelf.join("unsynced.draft");
         let mut compiler = process::clean_command(process::need_program("cc")?);
-        compiler.args([
-            "-std=c11",
-            "-O1",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-Wno-format-truncation",
-        ]);
-        compiler
-            .args(["-shared", "-fPIC", "-x", "c", "-o"])
-            .arg(&draft)
-            .args(["-", "-ldl", "-pthread"]);
+        compiler.args(["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-format-truncation"]);
+        compiler.args(["-shared", "-fPIC", "-x", "c", "-o"]).arg(&draft).args(["-", "-ldl", "-pthread"]);
         let output = process::run(&mut compiler, SOURCE.as_bytes())?;
         if !output.succeeded() {
-            return Err(LabError::new(format!(
-                "cc could not compile the shim: {}",
-                output.stderr
-            )));
+            return Err(LabError::new(format!("cc could not compile the shim: {}", output.stderr)));
         }
         fs::rename(&draft, &library).could_not(|| format!("rename {}", draft.display()))?;
         Ok(Self { library })
@@ -93,8 +78,7 @@ impl Shim {
         cut: Option<Cut>,
         count_file: &Path,
     ) -> Result<Vec<(String, String)>> {
-        let watched =
-            fs::canonicalize(watched).could_not(|| format!("find {}", watched.display()))?;
+        let watched = fs::canonicalize(watched).could_not(|| format!("find {}", watched.display()))?;
         settle(&watched, shadow)?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut variables = vec![
@@ -118,9 +102,7 @@ impl Shim {
 /// The syncs so far, by the names of the files (`.` is the directory itself), in order.
 pub fn syncs(count_file: &Path) -> Vec<String> {
     let text = fs::read_to_string(count_file).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| line.splitn(3, ' ').nth(2).map(str::to_owned))
-        .collect()
+    text.lines().filter_map(|line| line.splitn(3, ' ').nth(2).map(str::to_owned)).collect()
 }
 
 /// Makes `watched` what it would be after a power cut: every file as it was at
@@ -182,17 +164,8 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
 /// Inode and birth, spelled as the C side spells them.
 fn key(file: &Path) -> Result<String> {
     let found = fs::metadata(file).could_not(|| format!("look at {}", file.display()))?;
-    let born = found
-        .created()
-        .ok()
-        .and_then(|born| born.duration_since(UNIX_EPOCH).ok())
-        .unwrap_or_default();
-    Ok(format!(
-        "{}-{}-{}",
-        found.ino(),
-        born.as_secs(),
-        born.subsec_nanos()
-    ))
+    let born = found.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    Ok(format!("{}-{}-{}", found.ino(), born.as_secs(), born.subsec_nanos()))
 }
 
 #[cfg(test)]
@@ -220,16 +193,9 @@ if db.execute("SELECT name FROM sqlite_master").fetchall():
     for (number,) in db.execute("SELECT number FROM rows ORDER BY number"): print(number)
 "#;
 
-    fn python(
-        script: &str,
-        argument: &Path,
-        environment: Vec<(String, String)>,
-    ) -> process::Output {
+    fn python(script: &str, argument: &Path, environment: Vec<(String, String)>) -> process::Output {
         let mut python = process::clean_command("python3");
-        python
-            .args(["-I", "-S", "-c", script])
-            .arg(argument)
-            .envs(environment);
+        python.args(["-I", "-S", "-c", script]).arg(argument).envs(environment);
         process::run(&mut python, b"").expect("python ends")
     }
 
@@ -244,9 +210,7 @@ if db.execute("SELECT name FROM sqlite_master").fetchall():
         fs::create_dir(&watched).expect("it is new");
         let database = watched.join("vault.db");
         let counts = place.path().join("counts");
-        let environment = shim
-            .environment(&watched, &shadow, Some(cut), &counts)
-            .expect("it is set up");
+        let environment = shim.environment(&watched, &shadow, Some(cut), &counts).expect("it is set up");
         let writer = python(&WRITER.replace("FULL", mode), &database, environment);
         let ended = writer.status == 0;
         assert!(ended || writer.status == 137, "{cut:?}: {}", writer.stderr);
@@ -254,11 +218,7 @@ if db.execute("SELECT name FROM sqlite_master").fetchall():
             Cut::Before(number) => number as usize - 1,
             Cut::After(number) => number as usize,
         };
-        assert!(
-            ended || syncs(&counts).len() == expected,
-            "{cut:?}: {:?}",
-            syncs(&counts)
-        );
+        assert!(ended || syncs(&counts).len() == expected, "{cut:?}: {:?}", syncs(&counts));
         roll_back(&watched, &shadow).expect("the power is cut");
         let rows = |text: &str| text.lines().map(str::to_owned).collect();
         let reader = python(READER, &database, Vec::new());
@@ -276,10 +236,7 @@ if db.execute("SELECT name FROM sqlite_master").fetchall():
             for (told, found) in [before, after] {
                 // One row may be there that was not told of yet; none may be missing.
                 let in_flight = found.len() == told.len() + 1 && found.starts_with(&told);
-                assert!(
-                    found == told || in_flight,
-                    "sync {number}: told {told:?}, found {found:?}"
-                );
+                assert!(found == told || in_flight, "sync {number}: told {told:?}, found {found:?}");
             }
             if before_ended {
                 break;
@@ -306,14 +263,8 @@ if db.execute("SELECT name FROM sqlite_master").fetchall():
         let (watched, shadow) = (place.path().join("watched"), place.path().join("shadow"));
         fs::create_dir(&watched).expect("it is new");
         write_file(&watched.join("before"), "old").expect("written");
-        write_file(
-            &watched.join("removed"),
-            "stays until the directory is synced",
-        )
-        .expect("written");
-        let environment = shim
-            .environment(&watched, &shadow, None, &place.path().join("counts"))
-            .expect("set up");
+        write_file(&watched.join("removed"), "stays until the directory is synced").expect("written");
+        let environment = shim.environment(&watched, &shadow, None, &place.path().join("counts")).expect("set up");
         let script = r#"
 import os, sys
 os.chdir(sys.argv[1])
@@ -334,17 +285,10 @@ write("x-shm", "memory", True)
         roll_back(&watched, &shadow).expect("the power is cut");
         let read = |name: &str| fs::read_to_string(watched.join(name)).ok();
         assert_eq!(read("before").as_deref(), Some("old"));
-        assert_eq!(
-            read("removed").as_deref(),
-            Some("stays until the directory is synced")
-        );
+        assert_eq!(read("removed").as_deref(), Some("stays until the directory is synced"));
         assert_eq!(read("final").as_deref(), Some("renamed and told"));
         assert_eq!(read("draft").as_deref(), Some("renamed, not told"));
-        assert_eq!(
-            read("unsynced").as_deref(),
-            Some(""),
-            "its name was synced with the directory, its content never"
-        );
+        assert_eq!(read("unsynced").as_deref(), Some(""), "its name was synced with the directory, its content never");
         assert_eq!((read("late"), read("x-shm")), (None, None));
     }
 }

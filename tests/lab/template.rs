@@ -30,10 +30,8 @@ pub(crate) fn prepare(
         return Ok(template);
     }
     let lock_path = shelf.join(format!("{name}.lock"));
-    let lock =
-        fs::File::create(&lock_path).could_not(|| format!("create {}", lock_path.display()))?;
-    lock.lock()
-        .could_not(|| format!("lock {}", lock_path.display()))?;
+    let lock = fs::File::create(&lock_path).could_not(|| format!("create {}", lock_path.display()))?;
+    lock.lock().could_not(|| format!("lock {}", lock_path.display()))?;
     if template.exists() {
         return Ok(template);
     }
@@ -50,29 +48,17 @@ pub(crate) fn prepare(
 
 /// Copies a template's content to `target`, which must not exist, owners and modes included.
 pub(crate) fn copy(template: &Path, target: &Path) -> Result<()> {
-    let output = process::run(
-        process::clean_command("cp")
-            .args(["-a", "--reflink=auto"])
-            .arg(template)
-            .arg(target),
-        b"",
-    )?;
+    let output =
+        process::run(process::clean_command("cp").args(["-a", "--reflink=auto"]).arg(template).arg(target), b"")?;
     if output.succeeded() {
         return Ok(());
     }
-    Err(LabError::new(format!(
-        "could not copy {}: {}",
-        template.display(),
-        output.stderr
-    )))
+    Err(LabError::new(format!("could not copy {}: {}", template.display(), output.stderr)))
 }
 
 /// Makes a directory that `user` owns and everybody may enter.
 pub(crate) fn make_directory(path: &Path, user: Option<&User>) -> Result<()> {
-    fs::DirBuilder::new()
-        .mode(0o755)
-        .create(path)
-        .could_not(|| format!("create {}", path.display()))?;
+    fs::DirBuilder::new().mode(0o755).create(path).could_not(|| format!("create {}", path.display()))?;
     give_to(path, user)
 }
 
@@ -94,8 +80,7 @@ pub(crate) fn shelf() -> Result<PathBuf> {
         _ => {}
     }
     // The name is guessable and the place is everybody's: what somebody else put there is not run.
-    let found =
-        fs::symlink_metadata(&shelf).could_not(|| format!("look at {}", shelf.display()))?;
+    let found = fs::symlink_metadata(&shelf).could_not(|| format!("look at {}", shelf.display()))?;
     if !found.is_dir() || found.uid() != uid || found.mode() & 0o022 != 0 {
         return Err(LabError::new(format!(
             "{} is not a directory that only you can write to; remove it",

@@ -25,10 +25,7 @@ pub fn bin(name: &str) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path);
     }
-    Err(LabError::new(format!(
-        "{} is not built; run `cargo build --workspace`",
-        path.display()
-    )))
+    Err(LabError::new(format!("{} is not built; run `cargo build --workspace`", path.display())))
 }
 
 /// A user's home for one test: vault, key, state, configuration and plugins in a directory that goes away.
@@ -43,9 +40,7 @@ impl Turnlock {
             .prefix("turnlock-home-")
             .tempdir_in(process::ground())
             .could_not(|| "create a home directory".to_owned())?;
-        for name in [
-            "vault", "state", "config", "cache", "data", "run", "plugins",
-        ] {
+        for name in ["vault", "state", "config", "cache", "data", "run", "plugins"] {
             let path = home.path().join(name);
             fs::create_dir(&path).could_not(|| format!("create {}", path.display()))?;
         }
@@ -120,12 +115,7 @@ impl Turnlock {
     }
 
     /// Runs `turnlock` with bytes on standard input and more environment, as of a [`crate::shim::Shim`].
-    pub fn run_with(
-        &self,
-        arguments: &[&str],
-        stdin: &[u8],
-        environment: &[(String, String)],
-    ) -> Result<Output> {
+    pub fn run_with(&self, arguments: &[&str], stdin: &[u8], environment: &[(String, String)]) -> Result<Output> {
         let mut command = self.command(arguments)?;
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         process::run(&mut command, stdin)

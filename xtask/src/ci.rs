@@ -7,24 +7,12 @@ use crate::{cargo, say::step, show, test, tidy};
 /// Cheap checks first; ends at the first that fails.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if let Some(word) = arguments.first() {
-        return Err(LabError::new(format!(
-            "`cargo xtask ci` takes no arguments, and got `{word}`"
-        )));
+        return Err(LabError::new(format!("`cargo xtask ci` takes no arguments, and got `{word}`")));
     }
-    step("check the format", || {
-        show(&mut cargo(&["fmt", "--all", "--check"]))
-    })?;
+    step("check the format", || show(&mut cargo(&["fmt", "--all", "--check"])))?;
     step("check the repository's rules", || tidy::run(&[]))?;
     step("check the lints", || {
-        show(&mut cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--quiet",
-            "--",
-            "-D",
-            "warnings",
-        ]))
+        show(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
     })?;
     step("test", || test::run(&[]))
 }

@@ -1,8 +1,6 @@
 //! `cargo xtask lab`: a server of the lab for a person to look at.
 
-use lab::{
-    LabError, MysqlOptions, MysqlServer, Postgresql, PostgresqlOptions, Result, mariadb, mysql,
-};
+use lab::{LabError, MysqlOptions, MysqlServer, Postgresql, PostgresqlOptions, Result, mariadb, mysql};
 
 use crate::{
     say::{line, step},
@@ -11,17 +9,10 @@ use crate::{
 
 /// Starts one server and waits for Ctrl-C, which the server's guard sees, too.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    match arguments
-        .iter()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .as_slice()
-    {
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["postgresql"] => {
             setup::ensure(&[Need::Postgresql])?;
-            let server = step("start PostgreSQL", || {
-                Postgresql::start(PostgresqlOptions::default())
-            })?;
+            let server = step("start PostgreSQL", || Postgresql::start(PostgresqlOptions::default()))?;
             line(&postgresql(&server));
             wait_for_ctrl_c()
         }
@@ -37,9 +28,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             line(&mysql_family(&server));
             wait_for_ctrl_c()
         }
-        _ => Err(LabError::new(
-            "say which server: cargo xtask lab postgresql | mariadb | mysql",
-        )),
+        _ => Err(LabError::new("say which server: cargo xtask lab postgresql | mariadb | mysql")),
     }
 }
 

@@ -35,18 +35,8 @@ const VERBS: &[Verb] = &[
         does: "build everything and run every test",
         run: test::run,
     },
-    Verb {
-        name: "ci",
-        arguments: "",
-        does: "format, lints, tidy, test: what CI runs",
-        run: ci::run,
-    },
-    Verb {
-        name: "tidy",
-        arguments: "",
-        does: "check the repository's own rules",
-        run: tidy::run,
-    },
+    Verb { name: "ci", arguments: "", does: "format, lints, tidy, test: what CI runs", run: ci::run },
+    Verb { name: "tidy", arguments: "", does: "check the repository's own rules", run: tidy::run },
     Verb {
         name: "lab",
         arguments: "postgresql | mariadb | mysql",
@@ -85,13 +75,7 @@ fn main() -> ExitCode {
 fn usage() -> String {
     let verbs: Vec<String> = VERBS
         .iter()
-        .map(|verb| {
-            format!(
-                "  {:<36} {}",
-                format!("{} {}", verb.name, verb.arguments),
-                verb.does
-            )
-        })
+        .map(|verb| format!("  {:<36} {}", format!("{} {}", verb.name, verb.arguments), verb.does))
         .collect();
     format!("usage: cargo xtask <verb>\n\n{}", verbs.join("\n"))
 }
@@ -104,8 +88,7 @@ fn root() -> PathBuf {
 
 /// cargo, in the repository's root.
 fn cargo(arguments: &[&str]) -> Command {
-    let mut cargo =
-        process::command(process::environment("CARGO").unwrap_or_else(|| "cargo".to_owned()));
+    let mut cargo = process::command(process::environment("CARGO").unwrap_or_else(|| "cargo".to_owned()));
     cargo.args(arguments).current_dir(root());
     cargo
 }
@@ -117,14 +100,9 @@ fn show(command: &mut Command) -> Result<()> {
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
     let words = words.join(" ");
-    let status = command
-        .status()
-        .map_err(|error| LabError::new(format!("could not start `{words}`: {error}")))?;
+    let status = command.status().map_err(|error| LabError::new(format!("could not start `{words}`: {error}")))?;
     if status.success() {
         return Ok(());
     }
-    Err(LabError::new(format!(
-        "`{words}` ended with status {}",
-        process::status_number(status)
-    )))
+    Err(LabError::new(format!("`{words}` ended with status {}", process::status_number(status))))
 }

@@ -19,9 +19,6 @@ pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T>
     let begun = Instant::now();
     let done = work();
     let verdict = if done.is_ok() { "done" } else { "failed" };
-    line(&format!(
-        "    {what}: {verdict} in {:.1} s",
-        begun.elapsed().as_secs_f64()
-    ));
+    line(&format!("    {what}: {verdict} in {:.1} s", begun.elapsed().as_secs_f64()));
     done
 }

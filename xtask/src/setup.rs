@@ -34,27 +34,15 @@ pub(crate) enum Need {
 }
 
 /// Everything, in the order of installation.
-pub(crate) const ALL: &[Need] = &[
-    Need::Postgresql,
-    Need::Mariadb,
-    Need::Compiler,
-    Need::Python,
-    Need::Openssl,
-    Need::Nextest,
-    Need::Mysql,
-];
+pub(crate) const ALL: &[Need] =
+    &[Need::Postgresql, Need::Mariadb, Need::Compiler, Need::Python, Need::Openssl, Need::Nextest, Need::Mysql];
 
 const REFRESH: &str = "cargo xtask setup --refresh-mysql";
 const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The verb itself.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    match arguments
-        .iter()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .as_slice()
-    {
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => {
             ensure(ALL)?;
             line("everything is there; next: cargo xtask test");
@@ -62,29 +50,16 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         }
         ["--check"] => check(),
         ["--refresh-mysql"] => step("look for the newest MySQL in Debian sid", refresh_mysql),
-        _ => Err(LabError::new(
-            "`cargo xtask setup` knows --check and --refresh-mysql",
-        )),
+        _ => Err(LabError::new("`cargo xtask setup` knows --check and --refresh-mysql")),
     }
 }
 
 /// Installs those of `needs` that are missing; silent when none is.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
-    let missing: Vec<Need> = needs
-        .iter()
-        .copied()
-        .filter(|need| !need.is_met())
-        .collect();
-    let packages: Vec<&str> = missing
-        .iter()
-        .flat_map(|need| need.packages())
-        .copied()
-        .collect();
+    let missing: Vec<Need> = needs.iter().copied().filter(|need| !need.is_met()).collect();
+    let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages()).copied().collect();
     if !packages.is_empty() {
-        step(
-            &format!("install {} with apt-get", packages.join(", ")),
-            || apt_install(&packages),
-        )?;
+        step(&format!("install {} with apt-get", packages.join(", ")), || apt_install(&packages))?;
     }
     if missing.contains(&Need::Nextest) {
         step("build cargo-nextest, which takes some minutes", || {
@@ -92,16 +67,11 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         })?;
     }
     if missing.contains(&Need::Mysql) {
-        step("download and unpack MySQL 9 (60 MB)", || {
-            unpack_mysql(mysql::LOCK)
-        })?;
+        step("download and unpack MySQL 9 (60 MB)", || unpack_mysql(mysql::LOCK))?;
     }
     match missing.into_iter().find(|need| !need.is_met()) {
         None => Ok(()),
-        Some(need) => Err(LabError::new(format!(
-            "{} was installed, and still cannot be found",
-            need.name()
-        ))),
+        Some(need) => Err(LabError::new(format!("{} was installed, and still cannot be found", need.name()))),
     }
 }
 
@@ -110,19 +80,9 @@ fn check() -> Result<()> {
     for need in ALL {
         let met = need.is_met();
         missing += usize::from(!met);
-        line(&format!(
-            "{:<8} {}",
-            if met { "there" } else { "missing" },
-            need.name()
-        ));
+        line(&format!("{:<8} {}", if met { "there" } else { "missing" }, need.name()));
     }
-    if missing == 0 {
-        Ok(())
-    } else {
-        Err(LabError::new(format!(
-            "{missing} missing; run: cargo xtask setup"
-        )))
-    }
+    if missing == 0 { Ok(()) } else { Err(LabError::new(format!("{missing} missing; run: cargo xtask setup"))) }
 }
 
 impl Need {
@@ -170,17 +130,12 @@ fn quietly(command: &mut Command) -> Result<()> {
         return Ok(());
     }
     let name = command.get_program().to_string_lossy().into_owned();
-    Err(LabError::new(format!(
-        "{name} ended with status {}:\n{}{}",
-        output.status, output.stdout, output.stderr
-    )))
+    Err(LabError::new(format!("{name} ended with status {}:\n{}{}", output.status, output.stdout, output.stderr)))
 }
 
 fn apt_install(packages: &[&str]) -> Result<()> {
-    let by_hand = format!(
-        "sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
-        packages.join(" ")
-    );
+    let by_hand =
+        format!("sudo apt-get update && sudo apt-get install -y --no-install-recommends {}", packages.join(" "));
     if process::find_program("apt-get").is_none() {
         return Err(LabError::new(format!(
             "this machine has no apt-get; install by other means what Debian calls: {}",
@@ -199,10 +154,7 @@ fn apt_install(packages: &[&str]) -> Result<()> {
     let apt = |arguments: &[&str]| {
         let (first, rest) = prefix.split_first().unwrap_or((&"env", &[]));
         let mut command = process::command(first);
-        command
-            .args(rest)
-            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
-            .args(arguments);
+        command.args(rest).args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(arguments);
         quietly(&mut command)
     };
     apt(&["update"])?;
@@ -218,15 +170,10 @@ struct Sid {
 
 impl Sid {
     fn new() -> Result<Self> {
-        let directory = tempfile::tempdir()
-            .map_err(|error| LabError::new(format!("no temporary directory: {error}")))?;
+        let directory =
+            tempfile::tempdir().map_err(|error| LabError::new(format!("no temporary directory: {error}")))?;
         let place = directory.path();
-        for name in [
-            "state/lists/partial",
-            "cache/archives/partial",
-            "etc",
-            "debs",
-        ] {
+        for name in ["state/lists/partial", "cache/archives/partial", "etc", "debs"] {
             fs::create_dir_all(place.join(name))
                 .map_err(|error| LabError::new(format!("could not create {name}: {error}")))?;
         }
@@ -238,10 +185,7 @@ impl Sid {
         }
         let mirror = debian_mirror()?;
         process::write_file(&place.join("state/status"), "")?;
-        process::write_file(
-            &place.join("etc/sources.list"),
-            format!("deb [signed-by={keyring}] {mirror} sid main\n"),
-        )?;
+        process::write_file(&place.join("etc/sources.list"), format!("deb [signed-by={keyring}] {mirror} sid main\n"))?;
         let path = place.display();
         let conf = format!(
             "Dir::State \"{path}/state\";\nDir::State::status \"{path}/state/status\";\nDir::Cache \"{path}/cache\";\n\
@@ -270,15 +214,10 @@ impl Sid {
 fn unpack_mysql(lock: &str) -> Result<()> {
     let locked: Vec<Package> = lock.lines().filter_map(Package::parse).collect();
     if locked.is_empty() {
-        return Err(LabError::new(format!(
-            "tests/lab/mysql-sid.lock names no package; run: {REFRESH}"
-        )));
+        return Err(LabError::new(format!("tests/lab/mysql-sid.lock names no package; run: {REFRESH}")));
     }
     let sid = Sid::new()?;
-    let names: Vec<String> = locked
-        .iter()
-        .map(|package| format!("{}={}", package.name, package.version))
-        .collect();
+    let names: Vec<String> = locked.iter().map(|package| format!("{}={}", package.name, package.version)).collect();
     let mut arguments = vec!["download"];
     arguments.extend(names.iter().map(String::as_str));
     quietly(&mut sid.apt(&arguments)).map_err(|error| {
@@ -297,41 +236,21 @@ fn unpack_mysql(lock: &str) -> Result<()> {
             )));
         }
     }
-    unpack(
-        found.iter().map(|(path, _)| path.as_path()),
-        &mysql::tree(lock),
-    )
+    unpack(found.iter().map(|(path, _)| path.as_path()), &mysql::tree(lock))
 }
 
 fn refresh_mysql() -> Result<()> {
     let sid = Sid::new()?;
-    quietly(&mut sid.apt(&[
-        "-y",
-        "--no-install-recommends",
-        "--download-only",
-        "install",
-        "mysql-server-core",
-    ]))?;
+    quietly(&mut sid.apt(&["-y", "--no-install-recommends", "--download-only", "install", "mysql-server-core"]))?;
     let mut found = packages_in(&sid.directory.path().join("cache/archives"))?;
     found.sort_by(|one, other| one.1.name.cmp(&other.1.name));
-    let mut lock = format!(
-        "# MySQL for the lab, from Debian sid: name version sha256. Written by `{REFRESH}`.\n"
-    );
+    let mut lock = format!("# MySQL for the lab, from Debian sid: name version sha256. Written by `{REFRESH}`.\n");
     for (_, package) in &found {
-        lock.push_str(&format!(
-            "{} {} {}\n",
-            package.name, package.version, package.sha256
-        ));
+        lock.push_str(&format!("{} {} {}\n", package.name, package.version, package.sha256));
     }
-    unpack(
-        found.iter().map(|(path, _)| path.as_path()),
-        &mysql::tree(&lock),
-    )?;
+    unpack(found.iter().map(|(path, _)| path.as_path()), &mysql::tree(&lock))?;
     process::write_file(&root().join("tests/lab/mysql-sid.lock"), lock)?;
-    line(&format!(
-        "    tests/lab/mysql-sid.lock holds {} packages",
-        found.len()
-    ));
+    line(&format!("    tests/lab/mysql-sid.lock holds {} packages", found.len()));
     Ok(())
 }
 
@@ -346,27 +265,21 @@ struct Package {
 impl Package {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace().map(str::to_owned);
-        let package = Self {
-            name: words.next()?,
-            version: words.next()?,
-            sha256: words.next()?,
-        };
+        let package = Self { name: words.next()?, version: words.next()?, sha256: words.next()? };
         (!package.name.starts_with('#')).then_some(package)
     }
 }
 
 fn packages_in(directory: &Path) -> Result<Vec<(PathBuf, Package)>> {
-    let entries = fs::read_dir(directory).map_err(|error| {
-        LabError::new(format!("could not list {}: {error}", directory.display()))
-    })?;
+    let entries = fs::read_dir(directory)
+        .map_err(|error| LabError::new(format!("could not list {}: {error}", directory.display())))?;
     entries
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
         .map(|path| {
             let mut show = process::command("dpkg-deb");
-            show.args(["--showformat=${Package} ${Version} ", "--show"])
-                .arg(&path);
+            show.args(["--showformat=${Package} ${Version} ", "--show"]).arg(&path);
             let shown = process::run(&mut show, b"")?.stdout;
             let summed = process::run(process::command("sha256sum").arg(&path), b"")?.stdout;
             Package::parse(&format!("{shown}{summed}"))
@@ -381,20 +294,13 @@ fn unpack<'a>(packages: impl Iterator<Item = &'a Path>, tree: &Path) -> Result<(
     if tree.is_dir() {
         return Ok(());
     }
-    let could_not = |what: &str, error: std::io::Error| {
-        LabError::new(format!("could not {what} {}: {error}", tree.display()))
-    };
+    let could_not =
+        |what: &str, error: std::io::Error| LabError::new(format!("could not {what} {}: {error}", tree.display()));
     let parent = tree.parent().unwrap_or(tree);
     fs::create_dir_all(parent).map_err(|error| could_not("make room for", error))?;
-    let draft =
-        tempfile::tempdir_in(parent).map_err(|error| could_not("make a draft of", error))?;
+    let draft = tempfile::tempdir_in(parent).map_err(|error| could_not("make a draft of", error))?;
     for package in packages {
-        quietly(
-            process::command("dpkg-deb")
-                .arg("--extract")
-                .arg(package)
-                .arg(draft.path()),
-        )?;
+        quietly(process::command("dpkg-deb").arg("--extract").arg(package).arg(draft.path()))?;
     }
     let draft = draft.keep();
     // The server runs as another user.
@@ -402,9 +308,7 @@ fn unpack<'a>(packages: impl Iterator<Item = &'a Path>, tree: &Path) -> Result<(
     match fs::rename(&draft, tree) {
         Ok(()) => Ok(()),
         // Somebody else was faster, with the same packages.
-        Err(_) if tree.is_dir() => {
-            fs::remove_dir_all(&draft).map_err(|error| could_not("remove a draft of", error))
-        }
+        Err(_) if tree.is_dir() => fs::remove_dir_all(&draft).map_err(|error| could_not("remove a draft of", error)),
         Err(error) => Err(could_not("rename to", error)),
     }
 }
@@ -412,19 +316,9 @@ fn unpack<'a>(packages: impl Iterator<Item = &'a Path>, tree: &Path) -> Result<(
 /// The mirror from which this machine itself installs Debian.
 fn debian_mirror() -> Result<String> {
     let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let release = os
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-        .unwrap_or("")
-        .trim_matches('"');
+    let release = os.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("").trim_matches('"');
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
-    files.extend(
-        fs::read_dir("/etc/apt/sources.list.d")
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path()),
-    );
+    files.extend(fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path()));
     files
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
@@ -440,11 +334,7 @@ fn debian_mirror() -> Result<String> {
 fn mirror_in(text: &str, release: &str) -> Option<String> {
     let one_line = text.lines().find_map(|line| {
         let rest = line.trim().strip_prefix("deb ")?.trim_start();
-        let rest = if rest.starts_with('[') {
-            rest.split_once(']')?.1
-        } else {
-            rest
-        };
+        let rest = if rest.starts_with('[') { rest.split_once(']')?.1 } else { rest };
         let words: Vec<&str> = rest.split_whitespace().collect();
         match words.as_slice() {
             [uri, suite, components @ ..] if *suite == release && components.contains(&"main") => {
@@ -456,9 +346,8 @@ fn mirror_in(text: &str, release: &str) -> Option<String> {
     one_line.or_else(|| {
         text.split("\n\n").find_map(|stanza| {
             let field = |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name));
-            let has = |name: &str, word: &str| {
-                field(name).is_some_and(|value| value.split_whitespace().any(|w| w == word))
-            };
+            let has =
+                |name: &str, word: &str| field(name).is_some_and(|value| value.split_whitespace().any(|w| w == word));
             (has("Types:", "deb") && has("Suites:", release) && has("Components:", "main"))
                 .then(|| field("URIs:")?.split_whitespace().next().map(str::to_owned))?
         })
@@ -473,27 +362,17 @@ mod tests {
     fn the_mirror_is_the_machines_own() {
         let stanzas = "Types: deb\n# a comment\nURIs: http://one.test/debian\nSuites: stable stable-updates\nComponents: main\n\n\
                        Types: deb\nURIs: http://two.test/security\nSuites: stable-security\nComponents: main\n";
-        assert_eq!(
-            mirror_in(stanzas, "stable").as_deref(),
-            Some("http://one.test/debian")
-        );
+        assert_eq!(mirror_in(stanzas, "stable").as_deref(), Some("http://one.test/debian"));
         assert_eq!(mirror_in(stanzas, "other"), None);
         let lines = "# deb http://no.test/ stable main\ndeb http://two.test/ stable-security main\n\
                      deb [arch=amd64 signed-by=/k] http://one.test/debian stable main contrib\n";
-        assert_eq!(
-            mirror_in(lines, "stable").as_deref(),
-            Some("http://one.test/debian")
-        );
+        assert_eq!(mirror_in(lines, "stable").as_deref(), Some("http://one.test/debian"));
     }
 
     #[test]
     fn the_lock_is_read_whole() {
         let packages: Vec<Package> = mysql::LOCK.lines().filter_map(Package::parse).collect();
-        assert!(
-            packages
-                .iter()
-                .any(|package| package.name == "mysql-server-core")
-        );
+        assert!(packages.iter().any(|package| package.name == "mysql-server-core"));
         assert!(packages.iter().all(|package| package.sha256.len() == 64));
         assert_eq!(packages.len() + 1, mysql::LOCK.lines().count());
     }

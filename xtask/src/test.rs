@@ -8,16 +8,10 @@ use crate::{cargo, say::step, setup, show};
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     setup::ensure(setup::ALL)?;
     // Tests run programs of other packages, which nextest alone would not build.
-    step("build the programs", || {
-        show(&mut cargo(&["build", "--workspace", "--bins"]))
-    })?;
-    step("run the tests", || {
-        show(cargo(&["nextest", "run", "--workspace"]).args(arguments))
-    })?;
+    step("build the programs", || show(&mut cargo(&["build", "--workspace", "--bins"])))?;
+    step("run the tests", || show(cargo(&["nextest", "run", "--workspace"]).args(arguments)))?;
     if arguments.is_empty() {
-        step("run the documentation's examples", || {
-            show(&mut cargo(&["test", "--doc", "--workspace", "--quiet"]))
-        })?;
+        step("run the documentation's examples", || show(&mut cargo(&["test", "--doc", "--workspace", "--quiet"])))?;
     }
     Ok(())
 }

@@ -32,26 +32,16 @@ const CHECKS: &[fn(&Tree) -> Vec<Violation>] = &[
 /// Reads the repository and applies every rule.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if let Some(word) = arguments.first() {
-        return Err(LabError::new(format!(
-            "`cargo xtask tidy` takes no arguments, and got `{word}`"
-        )));
+        return Err(LabError::new(format!("`cargo xtask tidy` takes no arguments, and got `{word}`")));
     }
     let tree = Tree::read(&root())?;
     let violations: Vec<Violation> = CHECKS.iter().flat_map(|check| check(&tree)).collect();
-    for Violation {
-        file,
-        line: number,
-        sentence,
-    } in &violations
-    {
+    for Violation { file, line: number, sentence } in &violations {
         line(&format!("{file}:{number}: {sentence}"));
     }
     match violations.len() {
         0 => Ok(()),
-        count => Err(LabError::new(format!(
-            "tidy found {count} violation(s) in {} files",
-            tree.files.len()
-        ))),
+        count => Err(LabError::new(format!("tidy found {count} violation(s) in {} files", tree.files.len()))),
     }
 }
 
@@ -72,81 +62,48 @@ impl Tree {
     /// What git knows or would add; build output and other ignored files are not looked at.
     fn read(root: &Path) -> Result<Self> {
         let mut git = process::command("git");
-        git.args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
-        .current_dir(root);
+        git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root);
         let listed = process::run(&mut git, b"")?;
         if !listed.succeeded() {
-            return Err(LabError::new(format!(
-                "git could not list the files: {}",
-                listed.stderr
-            )));
+            return Err(LabError::new(format!("git could not list the files: {}", listed.stderr)));
         }
         let files = listed
             .stdout
             .split_terminator('\0')
             // A file that was deleted and not committed yet is listed, and a binary one is not text.
-            .filter_map(|path| {
-                Some((
-                    path.to_owned(),
-                    std::fs::read_to_string(root.join(path)).ok()?,
-                ))
-            })
+            .filter_map(|path| Some((path.to_owned(), std::fs::read_to_string(root.join(path)).ok()?)))
             .collect();
         Ok(Self { files })
     }
 
-    fn under<'a>(
-        &'a self,
-        folder: &'a str,
-        extension: &'a str,
-    ) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.all()
-            .filter(move |(path, _)| path.starts_with(folder) && path.ends_with(extension))
+    fn under<'a>(&'a self, folder: &'a str, extension: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.all().filter(move |(path, _)| path.starts_with(folder) && path.ends_with(extension))
     }
 
     fn all(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.files
-            .iter()
-            .map(|(path, text)| (path.as_str(), text.as_str()))
+        self.files.iter().map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
     fn get(&self, wanted: &str) -> Option<&str> {
-        self.all()
-            .find(|(path, _)| *path == wanted)
-            .map(|(_, text)| text)
+        self.all().find(|(path, _)| *path == wanted).map(|(_, text)| text)
     }
 
     /// The folders under `rotators/` that hold a package, and their manifests.
     fn rotators(&self) -> impl Iterator<Item = (&str, &str, &str)> {
-        self.under("rotators/", "/Cargo.toml")
-            .filter_map(|(path, text)| {
-                let folder = path
-                    .strip_prefix("rotators/")?
-                    .strip_suffix("/Cargo.toml")?;
-                (!folder.contains('/')).then_some((folder, path, text))
-            })
+        self.under("rotators/", "/Cargo.toml").filter_map(|(path, text)| {
+            let folder = path.strip_prefix("rotators/")?.strip_suffix("/Cargo.toml")?;
+            (!folder.contains('/')).then_some((folder, path, text))
+        })
     }
 }
 
 fn violation(file: &str, line: usize, sentence: impl Into<String>) -> Violation {
-    Violation {
-        file: file.to_owned(),
-        line,
-        sentence: sentence.into(),
-    }
+    Violation { file: file.to_owned(), line, sentence: sentence.into() }
 }
 
 /// Lines with their numbers.
 fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line))
+    text.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
 /// A dependency as a manifest names it.
@@ -167,31 +124,16 @@ fn dependencies(manifest: &str) -> Vec<Dependency<'_>> {
             section = header.trim_end_matches(']');
             // `[dependencies.name]`, also below a target.
             if let Some((kind, name)) = section.rsplit_once("dependencies.") {
-                found.push(Dependency {
-                    line: number,
-                    name,
-                    dev: kind.ends_with("dev-"),
-                });
+                found.push(Dependency { line: number, name, dev: kind.ends_with("dev-") });
             }
         } else if section.ends_with("dependencies") && !line.starts_with('#') {
             let Some((key, value)) = line.split_once('=') else {
                 continue;
             };
-            let key = key
-                .trim()
-                .split('.')
-                .next()
-                .unwrap_or_default()
-                .trim_matches('"');
-            let renamed = value
-                .split_once("package")
-                .and_then(|(_, rest)| rest.split('"').nth(1));
+            let key = key.trim().split('.').next().unwrap_or_default().trim_matches('"');
+            let renamed = value.split_once("package").and_then(|(_, rest)| rest.split('"').nth(1));
             let dev = section.ends_with("dev-dependencies");
-            found.push(Dependency {
-                line: number,
-                name: renamed.unwrap_or(key),
-                dev,
-            });
+            found.push(Dependency { line: number, name: renamed.unwrap_or(key), dev });
         }
     }
     found
@@ -199,9 +141,7 @@ fn dependencies(manifest: &str) -> Vec<Dependency<'_>> {
 
 fn package_name(manifest: &str) -> Option<&str> {
     let package = manifest.split_once("[package]")?.1;
-    let line = package
-        .lines()
-        .find(|line| line.trim_start().starts_with("name"))?;
+    let line = package.lines().find(|line| line.trim_start().starts_with("name"))?;
     line.split('"').nth(1)
 }
 
@@ -214,11 +154,7 @@ fn protocol_stands_alone(tree: &Tree) -> Vec<Violation> {
         .into_iter()
         .filter(|dependency| !dependency.dev && !PROTOCOL_MAY_USE.contains(&dependency.name))
         .map(|Dependency { line, name, .. }| {
-            violation(
-                file,
-                line,
-                format!("the protocol does no I/O and may not depend on `{name}`"),
-            )
+            violation(file, line, format!("the protocol does no I/O and may not depend on `{name}`"))
         })
         .collect()
 }
@@ -228,21 +164,12 @@ fn orchestrator_knows_no_rotator(tree: &Tree) -> Vec<Violation> {
     let Some(manifest) = tree.get(file) else {
         return vec![violation(file, 1, "there is no orchestrator package")];
     };
-    let theirs: BTreeSet<&str> = tree
-        .rotators()
-        .filter_map(|(_, _, text)| package_name(text))
-        .collect();
+    let theirs: BTreeSet<&str> = tree.rotators().filter_map(|(_, _, text)| package_name(text)).collect();
     dependencies(manifest)
         .into_iter()
         .filter(|dependency| theirs.contains(dependency.name))
         .map(|Dependency { line, name, .. }| {
-            violation(
-                file,
-                line,
-                format!(
-                    "the orchestrator knows neither the kit nor any rotator, and names `{name}`"
-                ),
-            )
+            violation(file, line, format!("the orchestrator knows neither the kit nor any rotator, and names `{name}`"))
         })
         .collect()
 }
@@ -259,25 +186,24 @@ fn rotators_know_nobody(tree: &Tree) -> Vec<Violation> {
         .flat_map(|(_, path, text)| dependencies(text).into_iter().map(move |dependency| (path, dependency)))
         .filter(|(_, dependency)| others.contains(dependency.name))
         .map(|(path, Dependency { line, name, .. })| {
-            violation(path, line, format!("a rotator knows neither the orchestrator nor another rotator, and names `{name}`"))
+            violation(
+                path,
+                line,
+                format!("a rotator knows neither the orchestrator nor another rotator, and names `{name}`"),
+            )
         })
         .collect()
 }
 
 /// The lines that call one of the print macros, comments aside.
 fn prints(text: &str) -> impl Iterator<Item = (usize, &'static str)> {
-    numbered(text)
-        .filter(|(_, line)| !line.trim_start().starts_with("//"))
-        .filter_map(|(number, line)| {
-            ["eprintln", "println", "eprint", "print"]
-                .into_iter()
-                .find_map(|name| {
-                    let start = line.find(&format!("{name}!"))?;
-                    let before = line.get(..start)?.chars().next_back();
-                    (!before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_'))
-                        .then_some((number, name))
-                })
+    numbered(text).filter(|(_, line)| !line.trim_start().starts_with("//")).filter_map(|(number, line)| {
+        ["eprintln", "println", "eprint", "print"].into_iter().find_map(|name| {
+            let start = line.find(&format!("{name}!"))?;
+            let before = line.get(..start)?.chars().next_back();
+            (!before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_')).then_some((number, name))
         })
+    })
 }
 
 fn only_report_prints(tree: &Tree) -> Vec<Violation> {
@@ -285,11 +211,7 @@ fn only_report_prints(tree: &Tree) -> Vec<Violation> {
         .filter(|(path, _)| *path != "orchestrator/src/report.rs")
         .flat_map(|(path, text)| {
             prints(text).map(move |(number, name)| {
-                violation(
-                    path,
-                    number,
-                    format!("only orchestrator/src/report.rs prints; this line calls `{name}!`"),
-                )
+                violation(path, number, format!("only orchestrator/src/report.rs prints; this line calls `{name}!`"))
             })
         })
         .collect()
@@ -300,11 +222,7 @@ fn rotators_do_not_print(tree: &Tree) -> Vec<Violation> {
         .filter(|(path, _)| path.contains("/src/") && !path.starts_with("rotators/kit/"))
         .flat_map(|(path, text)| {
             prints(text).map(move |(number, name)| {
-                violation(
-                    path,
-                    number,
-                    format!("only the kit writes to a rotator's output; this line calls `{name}!`"),
-                )
+                violation(path, number, format!("only the kit writes to a rotator's output; this line calls `{name}!`"))
             })
         })
         .collect()
@@ -314,11 +232,7 @@ fn architecture_is_short(tree: &Tree) -> Vec<Violation> {
     let file = "ARCHITECTURE.md";
     match tree.get(file).map(|text| text.lines().count()) {
         None => vec![violation(file, 1, "there is no ARCHITECTURE.md")],
-        Some(200..) => vec![violation(
-            file,
-            200,
-            "ARCHITECTURE.md has 200 lines or more; nobody reads that",
-        )],
+        Some(200..) => vec![violation(file, 200, "ARCHITECTURE.md has 200 lines or more; nobody reads that")],
         Some(_) => Vec::new(),
     }
 }
@@ -328,13 +242,7 @@ fn rotators_have_a_readme(tree: &Tree) -> Vec<Violation> {
         .filter(|(folder, ..)| !SHARED.contains(folder))
         .map(|(folder, ..)| format!("rotators/{folder}/README.md"))
         .filter(|readme| tree.get(readme).is_none())
-        .map(|readme| {
-            violation(
-                &readme,
-                1,
-                "a rotator says here which rights it needs and which fields it reads",
-            )
-        })
+        .map(|readme| violation(&readme, 1, "a rotator says here which rights it needs and which fields it reads"))
         .collect()
 }
 
@@ -347,11 +255,7 @@ fn nothing_is_put_off(tree: &Tree) -> Vec<Violation> {
         for (number, line) in numbered(text) {
             let mut words = line.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
             if let Some(word) = words.find(|word| later.contains(word)) {
-                found.push(violation(
-                    path,
-                    number,
-                    format!("{word}: do it, or open an issue"),
-                ));
+                found.push(violation(path, number, format!("{word}: do it, or open an issue")));
             }
             if path.ends_with(".rs") && line.contains(ignore) {
                 found.push(violation(path, number, "a test that is ignored is no test"));
@@ -360,17 +264,10 @@ fn nothing_is_put_off(tree: &Tree) -> Vec<Violation> {
         if path.ends_with(".rs") {
             for (start, _) in text.match_indices(allow) {
                 let before = text.get(..start).unwrap_or_default();
-                let attribute = text
-                    .get(start..)
-                    .and_then(|rest| rest.split(")]").next())
-                    .unwrap_or_default();
+                let attribute = text.get(start..).and_then(|rest| rest.split(")]").next()).unwrap_or_default();
                 if before.ends_with(['#', '!']) && !attribute.contains("reason") {
                     let number = before.lines().count().max(1);
-                    found.push(violation(
-                        path,
-                        number,
-                        "a lint is allowed here without a reason",
-                    ));
+                    found.push(violation(path, number, "a lint is allowed here without a reason"));
                 }
             }
         }
@@ -396,11 +293,7 @@ fn links_lead_somewhere(tree: &Tree) -> Vec<Violation> {
             for link in links(line) {
                 let target = link.split('#').next().unwrap_or_default();
                 if !target.is_empty() && !known.contains(&resolve(path, target)) {
-                    found.push(violation(
-                        path,
-                        number,
-                        format!("the link `{link}` leads nowhere"),
-                    ));
+                    found.push(violation(path, number, format!("the link `{link}` leads nowhere")));
                 }
             }
         }
@@ -451,15 +344,10 @@ fn no_workplace_is_named(tree: &Tree) -> Vec<Violation> {
             let word = forbidden.into_iter().find(|word| {
                 line.match_indices(word).any(|(start, _)| {
                     let before = line.get(..start).unwrap_or_default().chars().next_back();
-                    !before
-                        .is_some_and(|letter| letter.is_alphanumeric() || "-_.~".contains(letter))
+                    !before.is_some_and(|letter| letter.is_alphanumeric() || "-_.~".contains(letter))
                 })
             })?;
-            Some(violation(
-                path,
-                number,
-                format!("`{word}` is somebody's workplace and means nothing to a reader"),
-            ))
+            Some(violation(path, number, format!("`{word}` is somebody's workplace and means nothing to a reader")))
         })
         .collect()
 }
@@ -470,13 +358,9 @@ mod tests {
 
     /// A small repository that keeps every rule, with some files replaced or added.
     fn tree(changes: &[(&str, &str)]) -> Tree {
-        let rotator =
-            "[package]\nname = \"turnlock-one\"\n[dependencies]\nturnlock-kit.workspace = true\n";
+        let rotator = "[package]\nname = \"turnlock-one\"\n[dependencies]\nturnlock-kit.workspace = true\n";
         let mut files = vec![
-            (
-                "ARCHITECTURE.md",
-                "[the wire](protocol/Cargo.toml) and [one](./rotators/one/) `[not](a-link)`\n",
-            ),
+            ("ARCHITECTURE.md", "[the wire](protocol/Cargo.toml) and [one](./rotators/one/) `[not](a-link)`\n"),
             (
                 "protocol/Cargo.toml",
                 "[package]\nname = \"turnlock-protocol\"\n[dependencies]\nserde.workspace = true\n[dev-dependencies]\nproptest = \"1\"\n",
@@ -486,41 +370,20 @@ mod tests {
                 "[package]\nname = \"turnlock\"\n[dependencies]\nturnlock-protocol.workspace = true\n",
             ),
             ("orchestrator/src/report.rs", "fn say() { println!(); }\n"),
-            (
-                "orchestrator/src/main.rs",
-                "// println! is not called here\nfn main() { writeln!(out); }\n",
-            ),
-            (
-                "rotators/kit/Cargo.toml",
-                "[package]\nname = \"turnlock-kit\"\n",
-            ),
+            ("orchestrator/src/main.rs", "// println! is not called here\nfn main() { writeln!(out); }\n"),
+            ("rotators/kit/Cargo.toml", "[package]\nname = \"turnlock-kit\"\n"),
             ("rotators/kit/src/lib.rs", "fn say() { println!(); }\n"),
             ("rotators/one/Cargo.toml", rotator),
-            (
-                "rotators/one/README.md",
-                "[up](../../ARCHITECTURE.md#there) [out](https://example.org)\n",
-            ),
-            (
-                "rotators/one/src/lib.rs",
-                "#[expect(dead_code, reason = \"an example\")]\nfn nothing() {}\n",
-            ),
+            ("rotators/one/README.md", "[up](../../ARCHITECTURE.md#there) [out](https://example.org)\n"),
+            ("rotators/one/src/lib.rs", "#[expect(dead_code, reason = \"an example\")]\nfn nothing() {}\n"),
         ];
         files.retain(|(path, _)| changes.iter().all(|(changed, _)| changed != path));
         files.extend(changes.iter().filter(|(_, text)| !text.is_empty()));
-        Tree {
-            files: files
-                .into_iter()
-                .map(|(path, text)| (path.to_owned(), text.to_owned()))
-                .collect(),
-        }
+        Tree { files: files.into_iter().map(|(path, text)| (path.to_owned(), text.to_owned())).collect() }
     }
 
     fn places(tree: &Tree) -> Vec<String> {
-        CHECKS
-            .iter()
-            .flat_map(|check| check(tree))
-            .map(|found| format!("{}:{}", found.file, found.line))
-            .collect()
+        CHECKS.iter().flat_map(|check| check(tree)).map(|found| format!("{}:{}", found.file, found.line)).collect()
     }
 
     /// Asserts that this one change breaks the rules at this one place.
@@ -541,21 +404,13 @@ mod tests {
             &manifest("[dependencies]\nserde = \"1\"\ntokio = \"1\"\n"),
             "protocol/Cargo.toml:5",
         );
-        breaks(
-            "protocol/Cargo.toml",
-            &manifest("[dependencies.tokio]\nversion = \"1\"\n"),
-            "protocol/Cargo.toml:3",
-        );
+        breaks("protocol/Cargo.toml", &manifest("[dependencies.tokio]\nversion = \"1\"\n"), "protocol/Cargo.toml:3");
         breaks(
             "protocol/Cargo.toml",
             &manifest("[target.'cfg(unix)'.dependencies]\nlibc = \"0\"\n"),
             "protocol/Cargo.toml:4",
         );
-        breaks(
-            "protocol/Cargo.toml",
-            &manifest("[build-dependencies]\ncc = \"1\"\n"),
-            "protocol/Cargo.toml:4",
-        );
+        breaks("protocol/Cargo.toml", &manifest("[build-dependencies]\ncc = \"1\"\n"), "protocol/Cargo.toml:4");
     }
 
     #[test]
@@ -578,125 +433,50 @@ mod tests {
             "rotators/one/Cargo.toml:4",
         );
         let two = "[package]\nname = \"turnlock-two\"\n[dev-dependencies]\nturnlock-one.workspace = true\n";
-        let both = tree(&[
-            ("rotators/two/Cargo.toml", two),
-            ("rotators/two/README.md", "two\n"),
-        ]);
+        let both = tree(&[("rotators/two/Cargo.toml", two), ("rotators/two/README.md", "two\n")]);
         assert_eq!(places(&both), ["rotators/two/Cargo.toml:4"]);
     }
 
     #[test]
     fn only_the_right_places_print() {
-        for call in [
-            "println!()",
-            "eprintln!()",
-            "print!()",
-            "x.map(|_| eprint!())",
-        ] {
-            breaks(
-                "orchestrator/src/main.rs",
-                &format!("fn main() {{\n{call};\n}}\n"),
-                "orchestrator/src/main.rs:2",
-            );
-            breaks(
-                "rotators/one/src/lib.rs",
-                &format!("\n\nfn f() {{ {call}; }}\n"),
-                "rotators/one/src/lib.rs:3",
-            );
+        for call in ["println!()", "eprintln!()", "print!()", "x.map(|_| eprint!())"] {
+            breaks("orchestrator/src/main.rs", &format!("fn main() {{\n{call};\n}}\n"), "orchestrator/src/main.rs:2");
+            breaks("rotators/one/src/lib.rs", &format!("\n\nfn f() {{ {call}; }}\n"), "rotators/one/src/lib.rs:3");
         }
     }
 
     #[test]
     fn documents_are_there_and_short() {
-        breaks(
-            "ARCHITECTURE.md",
-            &"line\n".repeat(200),
-            "ARCHITECTURE.md:200",
-        );
-        let without = tree(&[
-            ("ARCHITECTURE.md", ""),
-            ("rotators/one/README.md", "no link\n"),
-        ]);
+        breaks("ARCHITECTURE.md", &"line\n".repeat(200), "ARCHITECTURE.md:200");
+        let without = tree(&[("ARCHITECTURE.md", ""), ("rotators/one/README.md", "no link\n")]);
         assert_eq!(places(&without), ["ARCHITECTURE.md:1"]);
         breaks("rotators/one/README.md", "", "rotators/one/README.md:1");
-        assert_eq!(
-            places(&tree(&[("ARCHITECTURE.md", &"line\n".repeat(199))])),
-            Vec::<String>::new()
-        );
+        assert_eq!(places(&tree(&[("ARCHITECTURE.md", &"line\n".repeat(199))])), Vec::<String>::new());
     }
 
     #[test]
     fn nothing_is_put_off_until_later() {
         let file = "rotators/one/src/lib.rs";
-        breaks(
-            file,
-            concat!("#[test]\n#[", "ignore]\nfn f() {}\n"),
-            "rotators/one/src/lib.rs:2",
-        );
-        breaks(
-            file,
-            concat!("#[", "allow(dead_code)]\nfn f() {}\n"),
-            "rotators/one/src/lib.rs:1",
-        );
-        breaks(
-            file,
-            concat!("#![", "allow(\n  dead_code\n)]\n"),
-            "rotators/one/src/lib.rs:1",
-        );
-        breaks(
-            file,
-            concat!("// TO", "DO: later\n"),
-            "rotators/one/src/lib.rs:1",
-        );
-        breaks(
-            "ARCHITECTURE.md",
-            concat!("\nFIX", "ME\n"),
-            "ARCHITECTURE.md:2",
-        );
-        let reasoned = concat!(
-            "#[",
-            "allow(dead_code, reason = \"generated\")]\nfn f() {}\n"
-        );
+        breaks(file, concat!("#[test]\n#[", "ignore]\nfn f() {}\n"), "rotators/one/src/lib.rs:2");
+        breaks(file, concat!("#[", "allow(dead_code)]\nfn f() {}\n"), "rotators/one/src/lib.rs:1");
+        breaks(file, concat!("#![", "allow(\n  dead_code\n)]\n"), "rotators/one/src/lib.rs:1");
+        breaks(file, concat!("// TO", "DO: later\n"), "rotators/one/src/lib.rs:1");
+        breaks("ARCHITECTURE.md", concat!("\nFIX", "ME\n"), "ARCHITECTURE.md:2");
+        let reasoned = concat!("#[", "allow(dead_code, reason = \"generated\")]\nfn f() {}\n");
         assert_eq!(places(&tree(&[(file, reasoned)])), Vec::<String>::new());
     }
 
     #[test]
     fn links_must_lead_somewhere() {
-        breaks(
-            "ARCHITECTURE.md",
-            "fine\n[gone](docs/gone.md)\n",
-            "ARCHITECTURE.md:2",
-        );
-        breaks(
-            "ARCHITECTURE.md",
-            "[out](../elsewhere.md)\n",
-            "ARCHITECTURE.md:1",
-        );
-        breaks(
-            "rotators/one/README.md",
-            "[one](README.md) [two](../../README.md)\n",
-            "rotators/one/README.md:1",
-        );
+        breaks("ARCHITECTURE.md", "fine\n[gone](docs/gone.md)\n", "ARCHITECTURE.md:2");
+        breaks("ARCHITECTURE.md", "[out](../elsewhere.md)\n", "ARCHITECTURE.md:1");
+        breaks("rotators/one/README.md", "[one](README.md) [two](../../README.md)\n", "rotators/one/README.md:1");
     }
 
     #[test]
     fn no_workplace_may_be_named() {
-        breaks(
-            "ARCHITECTURE.md",
-            concat!("\nsee ..", "/shared/notes\n"),
-            "ARCHITECTURE.md:2",
-        );
-        breaks(
-            "rotators/one/src/lib.rs",
-            concat!("// in /", "work/main\n"),
-            "rotators/one/src/lib.rs:1",
-        );
-        assert_eq!(
-            places(&tree(&[(
-                "ARCHITECTURE.md",
-                concat!("a net/", "work/place\n")
-            )])),
-            Vec::<String>::new()
-        );
+        breaks("ARCHITECTURE.md", concat!("\nsee ..", "/shared/notes\n"), "ARCHITECTURE.md:2");
+        breaks("rotators/one/src/lib.rs", concat!("// in /", "work/main\n"), "rotators/one/src/lib.rs:1");
+        assert_eq!(places(&tree(&[("ARCHITECTURE.md", concat!("a net/", "work/place\n"))])), Vec::<String>::new());
     }
 }

@@ -8,12 +8,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use turnlock_protocol::message::{
-    CancelParams, Hello, LogParams, MintedParams, Permit, ProgressParams, RpcError, Staged,
-    ThresholdParams,
+    CancelParams, Hello, LogParams, MintedParams, Permit, ProgressParams, RpcError, Staged, ThresholdParams,
 };
 use turnlock_protocol::operation::{
-    Account, Admin, ApplyParams, ApplyResult, CheckParams, Findings, FinishParams, Finished,
-    PlanParams, PlanResult, PrepareParams, Prepared, RevertParams, Terms, Verdicts, VerifyParams,
+    Account, Admin, ApplyParams, ApplyResult, CheckParams, Findings, FinishParams, Finished, PlanParams, PlanResult,
+    PrepareParams, Prepared, RevertParams, Terms, Verdicts, VerifyParams,
 };
 use turnlock_protocol::{Credential, Describe, Fault, Policy};
 
@@ -49,22 +48,10 @@ struct RotateParams {
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum RotateLine {
-    Progress {
-        progress: Step,
-    },
-    Candidate {
-        candidate: Credential,
-    },
-    Rotated {
-        rotated: bool,
-        verified: bool,
-        next: Credential,
-        finished: Option<Finished>,
-        warnings: Vec<String>,
-    },
-    Error {
-        error: RpcError,
-    },
+    Progress { progress: Step },
+    Candidate { candidate: Credential },
+    Rotated { rotated: bool, verified: bool, next: Credential, finished: Option<Finished>, warnings: Vec<String> },
+    Error { error: RpcError },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -127,10 +114,7 @@ pub(crate) fn file(path: &str) -> PathBuf {
 
 /// Compares a file with what it should say, or with `UPDATE_GOLDEN=1` writes it.
 pub(crate) fn compare_or_write(path: &Path, expected: &str) {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one switch of the golden tests"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one switch of the golden tests")]
     let write = std::env::var_os("UPDATE_GOLDEN").is_some();
     if write {
         #[expect(clippy::disallowed_methods, reason = "a golden file is no vault")]

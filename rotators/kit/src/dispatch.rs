@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use turnlock_protocol::message::{Malformed, RpcError, code};
 use turnlock_protocol::operation::{
-    Account, Admin, ApplyParams, ApplyResult, CheckParams, FinishParams, HostOutcome, PlanParams,
-    PlanResult, PrepareParams, RevertParams, Terms, Verdict, VerifyParams,
+    Account, Admin, ApplyParams, ApplyResult, CheckParams, FinishParams, HostOutcome, PlanParams, PlanResult,
+    PrepareParams, RevertParams, Terms, Verdict, VerifyParams,
 };
 use turnlock_protocol::{Applied, Credential, Fault, Kind, Operation, VERSIONS, VerifyBy};
 use zeroize::Zeroizing;
@@ -60,19 +60,13 @@ impl Call {
         params: Option<&RawValue>,
     ) -> Result<RawResult, RpcError> {
         let mut scrubber = Scrubber::default();
-        let outcome = self
-            .within_terms::<R>(operation, params, &mut scrubber)
-            .await;
+        let outcome = self.within_terms::<R>(operation, params, &mut scrubber).await;
         self.learn_made::<R>(&mut scrubber);
         outcome.map_err(|mut fault| {
             fault.applied = self.permit.get().applied();
             fault.retryable &= fault.applied == Applied::No;
             let mut error = RpcError::from(scrubber.fault(fault));
-            if error
-                .data
-                .as_ref()
-                .is_some_and(|fault| fault.kind == Kind::InvalidInput)
-            {
+            if error.data.as_ref().is_some_and(|fault| fault.kind == Kind::InvalidInput) {
                 error.code = code::INVALID_PARAMS;
             }
             error
@@ -95,29 +89,19 @@ impl Call {
         if !VERSIONS.contains(&terms.protocol) {
             return Err(Fault::new(
                 Kind::Unsupported,
-                format!(
-                    "protocol version {} is not spoken here; {VERSIONS:?} are",
-                    terms.protocol
-                ),
+                format!("protocol version {} is not spoken here; {VERSIONS:?} are", terms.protocol),
             )
             .hint("bring orchestrator and rotator to versions that go together"));
         }
         let asked = Duration::from_millis(terms.deadline_ms);
         let limit = asked.min(account_timeout(params)?).min(LONGEST);
-        let deadline = Deadline {
-            at: began + limit,
-            limit,
-        };
+        let deadline = Deadline { at: began + limit, limit };
         let work = self.operation::<R>(operation, params, deadline, scrubber);
         match tokio::time::timeout_at(deadline.at, work).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Fault::new(
                 Kind::Timeout,
-                format!(
-                    "{} took longer than {} ms",
-                    operation.name(),
-                    limit.as_millis()
-                ),
+                format!("{} took longer than {} ms", operation.name(), limit.as_millis()),
             )),
         }
     }
@@ -134,38 +118,20 @@ impl Call {
             Operation::Plan => {
                 let params: PlanParams = read(params)?;
                 let account = account::<R>(&params.account)?;
-                raw(&PlanResult {
-                    traits: R::traits(Some(&account)),
-                })
+                raw(&PlanResult { traits: R::traits(Some(&account)) })
             }
             Operation::Check => {
                 let params: CheckParams = read(params)?;
-                learn::<R, _>(
-                    scrubber,
-                    &params.account,
-                    [Some(&params.current)],
-                    params.admin.as_ref(),
-                );
+                learn::<R, _>(scrubber, &params.account, [Some(&params.current)], params.admin.as_ref());
                 let account = account::<R>(&params.account)?;
                 let findings = R::check(&account, &params.current, params.admin.as_ref()).await?;
                 raw(&scrubber.findings(findings))
             }
             Operation::Prepare => {
                 let params: PrepareParams = read(params)?;
-                learn::<R, _>(
-                    scrubber,
-                    &params.account,
-                    [params.current.as_ref()],
-                    params.admin.as_ref(),
-                );
+                learn::<R, _>(scrubber, &params.account, [params.current.as_ref()], params.admin.as_ref());
                 let account = account::<R>(&params.account)?;
-                raw(&R::prepare(
-                    &account,
-                    params.current.as_ref(),
-                    params.admin.as_ref(),
-                    &params.policy,
-                )
-                .await?)
+                raw(&R::prepare(&account, params.current.as_ref(), params.admin.as_ref(), &params.policy).await?)
             }
             Operation::Apply => {
                 let params: ApplyParams = read(params)?;
@@ -189,15 +155,9 @@ impl Call {
             }
             Operation::Verify => {
                 let params: VerifyParams = read(params)?;
-                learn::<R, _>(
-                    scrubber,
-                    &params.account,
-                    [Some(&params.credential)],
-                    params.admin.as_ref(),
-                );
+                learn::<R, _>(scrubber, &params.account, [Some(&params.credential)], params.admin.as_ref());
                 let account = account::<R>(&params.account)?;
-                let verdicts =
-                    R::verify(&account, &params.credential, params.admin.as_ref()).await?;
+                let verdicts = R::verify(&account, &params.credential, params.admin.as_ref()).await?;
                 raw(&scrubber.verdicts(verdicts))
             }
             Operation::Finish => {
@@ -211,8 +171,7 @@ impl Call {
                 let account = account::<R>(&params.account)?;
                 let (current, previous) = two(&params.current, &params.previous)?;
                 let (admin, threshold) = (params.admin.as_ref(), self.threshold(deadline));
-                raw(&scrubber
-                    .finished(R::finish(&account, current, previous, admin, threshold).await?))
+                raw(&scrubber.finished(R::finish(&account, current, previous, admin, threshold).await?))
             }
             Operation::Revert => {
                 let params: RevertParams = read(params)?;
@@ -225,10 +184,7 @@ impl Call {
                 let account = account::<R>(&params.account)?;
                 let (admin, threshold) = (params.admin.as_ref(), self.threshold(deadline));
                 let finished = match &params.orphans {
-                    Some(orphans) => {
-                        R::remove_orphans(&account, &params.previous, orphans, admin, threshold)
-                            .await?
-                    }
+                    Some(orphans) => R::remove_orphans(&account, &params.previous, orphans, admin, threshold).await?,
                     None => {
                         let (current, previous) = two(&params.current, &params.previous)?;
                         R::revert(&account, current, previous, admin, threshold).await?
@@ -274,11 +230,7 @@ impl Call {
                 hosts: verdicts
                     .hosts
                     .into_iter()
-                    .map(|host| HostOutcome {
-                        host: host.host,
-                        applied: Applied::Yes,
-                        message: None,
-                    })
+                    .map(|host| HostOutcome { host: host.host, applied: Applied::Yes, message: None })
                     .collect(),
                 warnings: vec!["the target had this secret already".to_owned()],
             });
@@ -323,29 +275,16 @@ fn account_timeout(params: &RawValue) -> Result<Duration, Fault> {
     }
     match read::<OfParams>(params)?.account.timeout {
         None => Ok(LONGEST),
-        Some(timeout) => timeout
-            .as_u64()
-            .filter(|seconds| *seconds > 0)
-            .map(Duration::from_secs)
-            .ok_or_else(|| {
-                Fault::new(
-                    Kind::InvalidInput,
-                    "the account's \"timeout\" is not a whole number of seconds",
-                )
-            }),
+        Some(timeout) => timeout.as_u64().filter(|seconds| *seconds > 0).map(Duration::from_secs).ok_or_else(|| {
+            Fault::new(Kind::InvalidInput, "the account's \"timeout\" is not a whole number of seconds")
+        }),
     }
 }
 
 /// Two credentials that are not the same.
-fn two<'a>(
-    current: &'a Credential,
-    previous: &'a Credential,
-) -> Result<(&'a Credential, &'a Credential), Fault> {
+fn two<'a>(current: &'a Credential, previous: &'a Credential) -> Result<(&'a Credential, &'a Credential), Fault> {
     if current.same_as(previous) {
-        return Err(Fault::new(
-            Kind::InvalidInput,
-            "current and previous are the same credential: nothing is removed",
-        ));
+        return Err(Fault::new(Kind::InvalidInput, "current and previous are the same credential: nothing is removed"));
     }
     Ok((current, previous))
 }
@@ -357,10 +296,7 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(params: &'de RawValue) -> Result<T,
         let place = Malformed::from(&error);
         Fault::new(
             Kind::InvalidInput,
-            format!(
-                "the params do not fit at line {}, column {} of the params",
-                place.line, place.column
-            ),
+            format!("the params do not fit at line {}, column {} of the params", place.line, place.column),
         )
         .hint("compare them with --schema and --help")
     })
@@ -369,11 +305,8 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(params: &'de RawValue) -> Result<T,
 /// Reads the account, and names the field that does not fit.
 fn account<R: Rotator>(account: &Account) -> Result<R::Account, Fault> {
     parse_account(account).map_err(|what| {
-        Fault::new(
-            Kind::InvalidInput,
-            format!("the account is not one of {}: {what}", R::PLUGIN),
-        )
-        .hint(format!("turnlock-{} --schema shows every field", R::PLUGIN))
+        Fault::new(Kind::InvalidInput, format!("the account is not one of {}: {what}", R::PLUGIN))
+            .hint(format!("turnlock-{} --schema shows every field", R::PLUGIN))
     })
 }
 
@@ -395,9 +328,7 @@ fn parse_account<A: DeserializeOwned>(account: &Account) -> Result<A, String> {
 }
 
 fn raw(result: &impl Serialize) -> Result<RawResult, Fault> {
-    json(result)
-        .map(RawResult)
-        .map_err(|_| Fault::new(Kind::Internal, "a result could not be written as JSON"))
+    json(result).map(RawResult).map_err(|_| Fault::new(Kind::Internal, "a result could not be written as JSON"))
 }
 
 fn learn<R: Rotator, const N: usize>(
@@ -407,33 +338,16 @@ fn learn<R: Rotator, const N: usize>(
     admin: Option<&Admin>,
 ) {
     let mut public = Vec::new();
-    for value in account
-        .values()
-        .chain(admin.iter().flat_map(|admin| admin.account.values()))
-    {
+    for value in account.values().chain(admin.iter().flat_map(|admin| admin.account.values())) {
         texts(value, &mut public);
     }
     public.extend(admin.map(|admin| admin.login.clone()));
-    let credentials = || {
-        credentials
-            .into_iter()
-            .flatten()
-            .chain(admin.map(|admin| &admin.credential))
-    };
-    for (_, shown) in credentials()
-        .flat_map(Credential::fields)
-        .filter(|(name, _)| R::SHOWN.contains(name))
-    {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the rotator declares that this field is no secret"
-        )]
+    let credentials = || credentials.into_iter().flatten().chain(admin.map(|admin| &admin.credential));
+    for (_, shown) in credentials().flat_map(Credential::fields).filter(|(name, _)| R::SHOWN.contains(name)) {
+        #[expect(clippy::disallowed_methods, reason = "the rotator declares that this field is no secret")]
         public.push(shown.expose().to_owned());
     }
-    for (_, secret) in credentials()
-        .flat_map(Credential::fields)
-        .filter(|(name, _)| !R::SHOWN.contains(name))
-    {
+    for (_, secret) in credentials().flat_map(Credential::fields).filter(|(name, _)| !R::SHOWN.contains(name)) {
         scrubber.learn(secret, &public);
     }
 }

@@ -35,24 +35,12 @@ enum Mode {
 
 impl Host {
     pub(crate) fn serving(output: Rc<Output>) -> Self {
-        let mode = Mode::Serving {
-            waiting: RefCell::default(),
-            asked: Cell::new(0),
-            gone: Cell::new(false),
-        };
-        Self {
-            output,
-            mode,
-            made: RefCell::default(),
-        }
+        let mode = Mode::Serving { waiting: RefCell::default(), asked: Cell::new(0), gone: Cell::new(false) };
+        Self { output, mode, made: RefCell::default() }
     }
 
     pub(crate) fn alone(output: Rc<Output>) -> Self {
-        Self {
-            output,
-            mode: Mode::Alone,
-            made: RefCell::default(),
-        }
+        Self { output, mode: Mode::Alone, made: RefCell::default() }
     }
 
     /// Whether the change may happen. Silence, a broken pipe and every other
@@ -61,9 +49,7 @@ impl Host {
         match self.ask("threshold", ThresholdParams { id: request }).await {
             Answer::Alone => true,
             Answer::Nothing => false,
-            Answer::Json(json) => {
-                serde_json::from_str::<Permit>(&json).is_ok_and(|permit| permit.proceed)
-            }
+            Answer::Json(json) => serde_json::from_str::<Permit>(&json).is_ok_and(|permit| permit.proceed),
         }
     }
 
@@ -71,21 +57,10 @@ impl Host {
     /// credential is the first output line, flushed to the disk where it is a file.
     pub(crate) async fn minted(&self, request: u64, next: &Credential) -> bool {
         self.made.borrow_mut().push(next.duplicate());
-        match self
-            .ask(
-                "minted",
-                MintedParams {
-                    id: request,
-                    next: next.duplicate(),
-                },
-            )
-            .await
-        {
+        match self.ask("minted", MintedParams { id: request, next: next.duplicate() }).await {
             Answer::Alone => self.write_candidate(next),
             Answer::Nothing => false,
-            Answer::Json(json) => {
-                serde_json::from_str::<Staged>(&json).is_ok_and(|answer| answer.staged)
-            }
+            Answer::Json(json) => serde_json::from_str::<Staged>(&json).is_ok_and(|answer| answer.staged),
         }
     }
 
@@ -101,12 +76,7 @@ impl Host {
         struct Line<'a> {
             candidate: &'a Credential,
         }
-        !self.output.is_lost()
-            && self
-                .output
-                .line(&Line { candidate })
-                .and_then(|()| self.output.sync())
-                .is_ok()
+        !self.output.is_lost() && self.output.line(&Line { candidate }).and_then(|()| self.output.sync()).is_ok()
     }
 
     /// Whether a secret that the target is about to make can be handed over.
@@ -115,14 +85,8 @@ impl Host {
         match self.mode {
             Mode::Serving { .. } => true,
             Mode::Alone => {
-                let line =
-                    serde_json::json!({"progress": {"step": "the target makes the new secret"}});
-                !self.output.is_lost()
-                    && self
-                        .output
-                        .line(&line)
-                        .and_then(|()| self.output.sync())
-                        .is_ok()
+                let line = serde_json::json!({"progress": {"step": "the target makes the new secret"}});
+                !self.output.is_lost() && self.output.line(&line).and_then(|()| self.output.sync()).is_ok()
             }
         }
     }
@@ -159,12 +123,7 @@ impl Host {
     }
 
     async fn ask(&self, method: &str, params: impl serde::Serialize) -> Answer {
-        let Mode::Serving {
-            waiting,
-            asked,
-            gone,
-        } = &self.mode
-        else {
+        let Mode::Serving { waiting, asked, gone } = &self.mode else {
             return Answer::Alone;
         };
         asked.set(asked.get() + 1);
@@ -173,9 +132,7 @@ impl Host {
         waiting.borrow_mut().insert(id.clone(), sender);
         // Said even to a host that is gone: what reads its output may still
         // be there, and a minted secret is nowhere else.
-        let said = self
-            .output
-            .line(&Request::new(RequestId::Rotator(id), method, params));
+        let said = self.output.line(&Request::new(RequestId::Rotator(id), method, params));
         if said.is_err() || gone.get() {
             return Answer::Nothing;
         }

@@ -52,10 +52,7 @@ pub(crate) fn everything() -> io::Result<Zeroizing<Vec<u8>>> {
         };
         text.extend(chunk.get(..read).unwrap_or_default());
         if text.len() > MAX_LINE {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the params are larger than 1 MiB",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the params are larger than 1 MiB"));
         }
     }
 }
@@ -77,11 +74,7 @@ struct Lines<R> {
 
 impl<R: Read> Lines<R> {
     fn of(from: R) -> Self {
-        Self {
-            from,
-            chunk: Zeroizing::new(vec![0; 16 * 1024]),
-            held: 0..0,
-        }
+        Self { from, chunk: Zeroizing::new(vec![0; 16 * 1024]), held: 0..0 }
     }
 
     /// The next line; none at the end, also where the end cuts a line off: a
@@ -106,11 +99,7 @@ impl<R: Read> Lines<R> {
                 if line.last() == Some(&b'\r') {
                     line.pop();
                 }
-                return Some(if line.len() > MAX_LINE {
-                    Line::TooLong
-                } else {
-                    Line::Text(line)
-                });
+                return Some(if line.len() > MAX_LINE { Line::TooLong } else { Line::Text(line) });
             }
             // One more byte may be the CR of its line end.
             if line.len() > MAX_LINE + 1 {
@@ -136,32 +125,16 @@ mod tests {
 
     #[test]
     fn lines_end_with_lf_or_crlf_and_a_line_cut_off_is_none() {
-        assert_eq!(
-            all(b"one\ntwo\r\n\nthr"),
-            [
-                Some(b"one".to_vec()),
-                Some(b"two".to_vec()),
-                Some(Vec::new())
-            ]
-        );
+        assert_eq!(all(b"one\ntwo\r\n\nthr"), [Some(b"one".to_vec()), Some(b"two".to_vec()), Some(Vec::new())]);
     }
 
     #[test]
     fn the_longest_line_passes_and_one_more_byte_does_not() {
-        for (end, more, passes) in [
-            ("\n", 0, true),
-            ("\r\n", 0, true),
-            ("\n", 1, false),
-            ("\r\n", 1, false),
-        ] {
+        for (end, more, passes) in [("\n", 0, true), ("\r\n", 0, true), ("\n", 1, false), ("\r\n", 1, false)] {
             let mut text = vec![b'x'; MAX_LINE + more];
             text.extend_from_slice(end.as_bytes());
             let lines = all(&text);
-            assert_eq!(
-                lines.first().is_some_and(Option::is_some),
-                passes,
-                "{end:?} {more}"
-            );
+            assert_eq!(lines.first().is_some_and(Option::is_some), passes, "{end:?} {more}");
         }
         assert_eq!(all(&vec![b'x'; MAX_LINE + 2]).first(), Some(&None));
     }

@@ -11,12 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use turnlock_protocol::message::RpcError;
 use turnlock_protocol::operation::{
-    Account, Admin, ApplyParams, ApplyResult, FinishParams, Finished, HostOutcome, PlanParams,
-    PlanResult, PrepareParams, Prepared, Verdict, Verdicts, VerifyParams,
+    Account, Admin, ApplyParams, ApplyResult, FinishParams, Finished, HostOutcome, PlanParams, PlanResult,
+    PrepareParams, Prepared, Verdict, Verdicts, VerifyParams,
 };
 use turnlock_protocol::{
-    Applied, Credential, Fault, Kind, Operation, Origin, Policy, PolicyError, RandomSource,
-    VerifyBy, field,
+    Applied, Credential, Fault, Kind, Operation, Origin, Policy, PolicyError, RandomSource, VerifyBy, field,
 };
 use zeroize::Zeroizing;
 
@@ -83,23 +82,15 @@ async fn one_shot<R: Rotator>(operation: Option<Operation>, reveal: bool) -> u8 
         Ok(output) => Rc::new(output),
         Err(error) => return usage::<R>(&format!("standard output cannot be used: {error}")),
     };
-    let shows_secrets = matches!(
-        operation,
-        None | Some(Operation::Prepare | Operation::Apply)
-    );
+    let shows_secrets = matches!(operation, None | Some(Operation::Prepare | Operation::Apply));
     if shows_secrets && output.is_terminal() && !reveal {
-        return usage::<R>(
-            "the result holds a secret and standard output is a terminal: redirect it, or say --reveal",
-        );
+        return usage::<R>("the result holds a secret and standard output is a terminal: redirect it, or say --reveal");
     }
     if operation != Some(Operation::Describe) && stdin().is_terminal() {
         return usage::<R>("the params are read from standard input, which is a terminal");
     }
-    let text = if operation == Some(Operation::Describe) {
-        Ok(Zeroizing::new(b"{}".to_vec()))
-    } else {
-        input::everything()
-    };
+    let text =
+        if operation == Some(Operation::Describe) { Ok(Zeroizing::new(b"{}".to_vec())) } else { input::everything() };
     let text = match text {
         Ok(text) => text,
         Err(error) => return usage::<R>(&format!("standard input cannot be read: {error}")),
@@ -110,24 +101,16 @@ async fn one_shot<R: Rotator>(operation: Option<Operation>, reveal: bool) -> u8 
             let place = turnlock_protocol::Malformed::from(&error);
             let fault = Fault::new(
                 Kind::InvalidInput,
-                format!(
-                    "standard input is not JSON at line {}, column {}",
-                    place.line, place.column
-                ),
+                format!("standard input is not JSON at line {}, column {}", place.line, place.column),
             );
             return failed(&output, fault.into(), None);
         }
     };
-    let story = Story {
-        host: Rc::new(Host::alone(Rc::clone(&output))),
-    };
+    let story = Story { host: Rc::new(Host::alone(Rc::clone(&output))) };
     match operation {
         Some(operation) => match story.perform::<R>(operation, params).await {
             Ok(result) => {
-                let changes = matches!(
-                    operation,
-                    Operation::Apply | Operation::Finish | Operation::Revert
-                );
+                let changes = matches!(operation, Operation::Apply | Operation::Finish | Operation::Revert);
                 written(&output, &result, changes)
             }
             Err(error) => failed(&output, error, None),
@@ -172,19 +155,9 @@ struct Story {
 }
 
 impl Story {
-    async fn perform<R: Rotator>(
-        &self,
-        operation: Operation,
-        params: &RawValue,
-    ) -> Result<RawResult, RpcError> {
+    async fn perform<R: Rotator>(&self, operation: Operation, params: &RawValue) -> Result<RawResult, RpcError> {
         let permit = Rc::new(Cell::new(PermitState::NotGiven));
-        Call {
-            host: Rc::clone(&self.host),
-            id: 0,
-            permit,
-        }
-        .perform::<R>(operation, Some(params))
-        .await
+        Call { host: Rc::clone(&self.host), id: 0, permit }.perform::<R>(operation, Some(params)).await
     }
 
     /// Performs an operation with typed params and a typed result.
@@ -201,18 +174,8 @@ impl Story {
             #[serde(flatten)]
             params: &'a P,
         }
-        let defect = || {
-            RpcError::from(Fault::new(
-                Kind::Internal,
-                "params or result could not be carried over",
-            ))
-        };
-        let params = json(&WithTerms {
-            protocol: 1,
-            deadline_ms,
-            params,
-        })
-        .map_err(|_| defect())?;
+        let defect = || RpcError::from(Fault::new(Kind::Internal, "params or result could not be carried over"));
+        let params = json(&WithTerms { protocol: 1, deadline_ms, params }).map_err(|_| defect())?;
         let params: &RawValue = serde_json::from_slice(&params).map_err(|_| defect())?;
         let result = self.perform::<R>(operation, params).await?;
         result.parse().map_err(|_| defect())
@@ -224,32 +187,16 @@ impl Story {
             Ok(params) => params,
             Err(fault) => return failed(output, fault.into(), None),
         };
-        let RotateParams {
-            account,
-            current,
-            next,
-            admin,
-            policy,
-            deadline_ms,
-        } = params;
+        let RotateParams { account, current, next, admin, policy, deadline_ms } = params;
 
-        let plan = PlanParams {
-            account: account.clone(),
-            admin: duplicate(&admin),
-        };
-        let traits = match self
-            .ask::<R, PlanResult>(Operation::Plan, &plan, deadline_ms)
-            .await
-        {
+        let plan = PlanParams { account: account.clone(), admin: duplicate(&admin) };
+        let traits = match self.ask::<R, PlanResult>(Operation::Plan, &plan, deadline_ms).await {
             Ok(plan) => plan.traits,
             Err(error) => return failed(output, error, None),
         };
         if traits.origin == Origin::Target && next.is_some() {
-            let fault = Fault::new(
-                Kind::InvalidInput,
-                "this target makes the new secret itself",
-            )
-            .hint("leave `next` out");
+            let fault =
+                Fault::new(Kind::InvalidInput, "this target makes the new secret itself").hint("leave `next` out");
             return failed(output, fault.into(), None);
         }
         let prepare = PrepareParams {
@@ -258,10 +205,7 @@ impl Story {
             policy,
             admin: duplicate(&admin),
         };
-        let prepared: Prepared = match self
-            .ask::<R, _>(Operation::Prepare, &prepare, deadline_ms)
-            .await
-        {
+        let prepared: Prepared = match self.ask::<R, _>(Operation::Prepare, &prepare, deadline_ms).await {
             Ok(prepared) => prepared,
             Err(error) => return failed(output, error, None),
         };
@@ -270,27 +214,17 @@ impl Story {
             Some(candidate) => Some(candidate),
             None if traits.origin == Origin::Target => None,
             None if traits.origin == Origin::Rotator => {
-                let fault = Fault::new(
-                    Kind::Internal,
-                    "`prepare` made no secret although this rotator makes them",
-                );
+                let fault = Fault::new(Kind::Internal, "`prepare` made no secret although this rotator makes them");
                 return failed(output, fault.into(), None);
             }
             None => {
-                let policy = prepared
-                    .policy
-                    .unwrap_or(prepare.policy)
-                    .within(&traits.password);
+                let policy = prepared.policy.unwrap_or(prepare.policy).within(&traits.password);
                 match policy.draw(&mut SystemRandom) {
                     Ok(secret) => Some(Credential::password(secret)),
                     Err(error) => {
                         return failed(
                             output,
-                            Fault::new(
-                                Kind::InvalidInput,
-                                format!("no secret can be made: {error}"),
-                            )
-                            .into(),
+                            Fault::new(Kind::InvalidInput, format!("no secret can be made: {error}")).into(),
                             None,
                         );
                     }
@@ -314,27 +248,16 @@ impl Story {
             admin: duplicate(&admin),
             attempt: String::new(),
         };
-        let applied: ApplyResult = match self
-            .ask::<R, _>(Operation::Apply, &apply, deadline_ms)
-            .await
-        {
+        let applied: ApplyResult = match self.ask::<R, _>(Operation::Apply, &apply, deadline_ms).await {
             Ok(applied) => applied,
             Err(error) => return failed(output, error, None),
         };
-        let lagging: Vec<String> = applied
-            .hosts
-            .iter()
-            .filter(|host| host.applied != Applied::Yes)
-            .map(outcome)
-            .collect();
+        let lagging: Vec<String> =
+            applied.hosts.iter().filter(|host| host.applied != Applied::Yes).map(outcome).collect();
         if !lagging.is_empty() {
             let mut fault = Fault::new(
                 Kind::Conflict,
-                format!(
-                    "{} of {} hosts did not take the change",
-                    lagging.len(),
-                    applied.hosts.len()
-                ),
+                format!("{} of {} hosts did not take the change", lagging.len(), applied.hosts.len()),
             )
             .hint("apply the same secret again for these hosts, or revert it on all of them");
             fault.applied = Applied::Unknown;
@@ -342,30 +265,19 @@ impl Story {
             return failed(output, fault.into(), Some(status::UNKNOWN));
         }
         let Some(live) = applied.next.or(candidate) else {
-            let fault = Fault::new(
-                Kind::Internal,
-                "the change was made but no new credential came back",
-            );
+            let fault = Fault::new(Kind::Internal, "the change was made but no new credential came back");
             return failed(output, fault.into(), Some(status::UNKNOWN));
         };
 
         let verified = traits.verify != VerifyBy::None;
         if verified {
-            let verify = VerifyParams {
-                account: account.clone(),
-                credential: live.duplicate(),
-                admin: duplicate(&admin),
-            };
-            match self
-                .ask::<R, Verdicts>(Operation::Verify, &verify, deadline_ms)
-                .await
-            {
+            let verify =
+                VerifyParams { account: account.clone(), credential: live.duplicate(), admin: duplicate(&admin) };
+            match self.ask::<R, Verdicts>(Operation::Verify, &verify, deadline_ms).await {
                 Ok(verdicts) if verdicts.verdict == Verdict::Accepted => {}
                 Ok(_) => {
-                    let mut fault = Fault::new(
-                        Kind::Authentication,
-                        "the target took the change and then refused the new secret",
-                    );
+                    let mut fault =
+                        Fault::new(Kind::Authentication, "the target took the change and then refused the new secret");
                     fault.applied = Applied::Unknown;
                     return failed(output, fault.into(), Some(status::UNKNOWN));
                 }
@@ -380,16 +292,8 @@ impl Story {
 
         let mut finished = None;
         if traits.finish && !current.is_empty() {
-            let finish = FinishParams {
-                account,
-                current: live.duplicate(),
-                previous: current,
-                admin,
-            };
-            match self
-                .ask::<R, Finished>(Operation::Finish, &finish, deadline_ms)
-                .await
-            {
+            let finish = FinishParams { account, current: live.duplicate(), previous: current, admin };
+            match self.ask::<R, Finished>(Operation::Finish, &finish, deadline_ms).await {
                 Ok(done) => finished = Some(done),
                 Err(mut error) => {
                     if let Some(fault) = &mut error.data {
@@ -399,13 +303,7 @@ impl Story {
                 }
             }
         }
-        let rotated = Rotated {
-            rotated: true,
-            verified,
-            next: &live,
-            finished,
-            warnings: applied.warnings,
-        };
+        let rotated = Rotated { rotated: true, verified, next: &live, finished, warnings: applied.warnings };
         written(output, &rotated, true)
     }
 }
@@ -435,15 +333,11 @@ fn written(output: &Output, result: &impl Serialize, changed: bool) -> u8 {
     match output.line(result).and_then(|()| output.sync()) {
         Ok(()) => status::DONE,
         Err(error) if changed => {
-            output::to_people(&format!(
-                "the change is made, but its result could not be written: {error}"
-            ));
+            output::to_people(&format!("the change is made, but its result could not be written: {error}"));
             status::LIVE
         }
         Err(error) => {
-            output::to_people(&format!(
-                "the result could not be written: {error}; nothing was changed"
-            ));
+            output::to_people(&format!("the result could not be written: {error}; nothing was changed"));
             status::NOTHING_CHANGED
         }
     }
@@ -478,16 +372,11 @@ fn failed(output: &Output, error: RpcError, status: Option<u8>) -> u8 {
 
 /// What a target said may hold line ends and a terminal's control sequences.
 fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn usage<R: Rotator>(problem: &str) -> u8 {
-    output::to_people(&format!(
-        "error: {problem}\n  hint: turnlock-{} --help shows how to call it",
-        R::PLUGIN
-    ));
+    output::to_people(&format!("error: {problem}\n  hint: turnlock-{} --help shows how to call it", R::PLUGIN));
     status::USAGE
 }
 
@@ -501,15 +390,9 @@ impl RandomSource for SystemRandom {
 
 fn help<R: Rotator>() -> String {
     let plugin = R::PLUGIN;
-    let secret_fields = R::CREDENTIAL
-        .iter()
-        .map(|field| format!("\"{}\": \"…\"", field.name))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let password = if R::CREDENTIAL
-        .iter()
-        .any(|field| field.name == field::PASSWORD)
-    {
+    let secret_fields =
+        R::CREDENTIAL.iter().map(|field| format!("\"{}\": \"…\"", field.name)).collect::<Vec<_>>().join(", ");
+    let password = if R::CREDENTIAL.iter().any(|field| field.name == field::PASSWORD) {
         "\n\
          With a policy of your own, or a secret of your own:\n  \
          {…, \"policy\": {\"length\": 32, \"symbols\": {\"exactly\": 0}}}\n  \

@@ -33,9 +33,7 @@ impl Output {
     pub(crate) fn take_stdout() -> io::Result<Self> {
         let kept = rustix::io::fcntl_dupfd_cloexec(io::stdout().as_fd(), 3)?;
         rustix::stdio::dup2_stdout(io::stderr().as_fd())?;
-        Ok(Self {
-            file: RefCell::new(File::from(kept)),
-        })
+        Ok(Self { file: RefCell::new(File::from(kept)) })
     }
 
     /// Whether a person would see what is written.
@@ -65,10 +63,6 @@ impl Output {
     /// Makes what was written durable where standard output is a regular file.
     pub(crate) fn sync(&self) -> io::Result<()> {
         let file = self.file.borrow();
-        if file.metadata()?.is_file() {
-            file.sync_all()
-        } else {
-            Ok(())
-        }
+        if file.metadata()?.is_file() { file.sync_all() } else { Ok(()) }
     }
 }

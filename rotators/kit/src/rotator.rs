@@ -73,36 +73,22 @@ impl<'a> WorkingSet<'a> {
     ///
     /// # Errors
     /// `invalid_input` when that login has no password.
-    pub fn choose(
-        login: &'a str,
-        current: &'a Credential,
-        admin: Option<&'a Admin>,
-    ) -> Result<Self, Fault> {
+    pub fn choose(login: &'a str, current: &'a Credential, admin: Option<&'a Admin>) -> Result<Self, Fault> {
         let (login, credential, is_admin) = match admin {
             Some(admin) => (admin.login.as_str(), &admin.credential, true),
             None => (login, current, false),
         };
         let password = credential.get(field::PASSWORD).ok_or_else(|| {
             let whose = if is_admin { "the admin" } else { "the account" };
-            Fault::new(
-                Kind::InvalidInput,
-                format!("there is no password for {whose} \"{login}\""),
-            )
-            .hint("set the record's password, or name an admin record")
+            Fault::new(Kind::InvalidInput, format!("there is no password for {whose} \"{login}\""))
+                .hint("set the record's password, or name an admin record")
         })?;
-        Ok(Self {
-            login,
-            password,
-            is_admin,
-        })
+        Ok(Self { login, password, is_admin })
     }
 }
 
 /// What an author writes: one kind of credential on one kind of target.
-#[expect(
-    async_fn_in_trait,
-    reason = "a rotator runs on one thread; no caller needs Send"
-)]
+#[expect(async_fn_in_trait, reason = "a rotator runs on one thread; no caller needs Send")]
 pub trait Rotator: 'static {
     /// Where and who: serde reads it, schemars documents it, and a record's
     /// fields are routed by it.
@@ -136,11 +122,7 @@ pub trait Rotator: 'static {
     fn traits(account: Option<&Self::Account>) -> Traits;
 
     /// Looks, logs in, and tells what could go wrong. Changes nothing.
-    async fn check(
-        account: &Self::Account,
-        current: &Credential,
-        admin: Option<&Admin>,
-    ) -> Result<Findings, Fault>;
+    async fn check(account: &Self::Account, current: &Credential, admin: Option<&Admin>) -> Result<Findings, Fault>;
 
     /// Makes a candidate, or narrows the policy by the target's own limits.
     async fn prepare(
@@ -153,20 +135,13 @@ pub trait Rotator: 'static {
     }
 
     /// Changes the target: everything before `threshold.cross()` only reads.
-    async fn apply(
-        account: &Self::Account,
-        change: &Change,
-        threshold: Threshold,
-    ) -> Result<Done, Fault>;
+    async fn apply(account: &Self::Account, change: &Change, threshold: Threshold) -> Result<Done, Fault>;
 
     /// Asks the target, on a new connection, whether it accepts a credential.
     /// Not asked is [`Kind::Unsupported`], could not ask is an error, and
     /// refused is only what the target itself refused.
-    async fn verify(
-        account: &Self::Account,
-        credential: &Credential,
-        admin: Option<&Admin>,
-    ) -> Result<Verdicts, Fault>;
+    async fn verify(account: &Self::Account, credential: &Credential, admin: Option<&Admin>)
+    -> Result<Verdicts, Fault>;
 
     /// Removes what the old credential left behind. Crosses the threshold
     /// before it changes anything.
@@ -188,10 +163,7 @@ pub trait Rotator: 'static {
         _admin: Option<&Admin>,
         _threshold: Threshold,
     ) -> Result<Finished, Fault> {
-        Err(Fault::new(
-            Kind::Unsupported,
-            format!("{} has nothing to roll back", Self::PLUGIN),
-        ))
+        Err(Fault::new(Kind::Unsupported, format!("{} has nothing to roll back", Self::PLUGIN)))
     }
 
     /// Removes what an attempt of ours made the target mint and nobody
@@ -204,9 +176,6 @@ pub trait Rotator: 'static {
         _admin: Option<&Admin>,
         _threshold: Threshold,
     ) -> Result<Finished, Fault> {
-        Err(Fault::new(
-            Kind::Unsupported,
-            format!("{} leaves no orphans behind", Self::PLUGIN),
-        ))
+        Err(Fault::new(Kind::Unsupported, format!("{} leaves no orphans behind", Self::PLUGIN)))
     }
 }

@@ -22,17 +22,12 @@ pub(crate) struct Scrubber {
 impl Scrubber {
     /// Learns a secret. `public` are the request's texts that are none.
     pub(crate) fn learn(&mut self, secret: &Secret, public: &[String]) {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "to recognise it in texts that are about to leave"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "to recognise it in texts that are about to leave")]
         let text = secret.expose();
         if text.is_empty() {
             return;
         }
-        if text.chars().count() < TOO_SHORT_TO_REPLACE
-            || public.iter().any(|public| public.contains(text))
-        {
+        if text.chars().count() < TOO_SHORT_TO_REPLACE || public.iter().any(|public| public.contains(text)) {
             self.drop_free_text = true;
             return;
         }
@@ -44,8 +39,7 @@ impl Scrubber {
             }
         }
         // Longer spellings first, so that no shorter one leaves a rest behind.
-        self.spellings
-            .sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+        self.spellings.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
     }
 
     fn learn_spellings(&mut self, text: &str) {
@@ -98,19 +92,13 @@ impl Scrubber {
 
     /// A text of our own making, which never quotes a secret by itself.
     pub(crate) fn own_text(&self, text: &str) -> String {
-        self.spellings.iter().fold(text.to_owned(), |text, secret| {
-            text.replace(secret.as_str(), REPLACEMENT)
-        })
+        self.spellings.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), REPLACEMENT))
     }
 
     pub(crate) fn fault(&self, mut fault: Fault) -> Fault {
         fault.message = self.own_text(&fault.message);
         fault.hint = fault.hint.map(|hint| self.own_text(&hint));
-        fault.causes = fault
-            .causes
-            .iter()
-            .filter_map(|cause| self.free_text(cause))
-            .collect();
+        fault.causes = fault.causes.iter().filter_map(|cause| self.free_text(cause)).collect();
         fault
     }
 
@@ -120,50 +108,29 @@ impl Scrubber {
         findings.findings = findings
             .findings
             .into_iter()
-            .map(|finding| Finding {
-                message: self.own_text(&finding.message),
-                ..finding
-            })
+            .map(|finding| Finding { message: self.own_text(&finding.message), ..finding })
             .collect();
         findings
     }
 
     pub(crate) fn verdicts(&self, mut verdicts: Verdicts) -> Verdicts {
         for host in &mut verdicts.hosts {
-            host.message = host
-                .message
-                .take()
-                .and_then(|message| self.free_text(&message));
+            host.message = host.message.take().and_then(|message| self.free_text(&message));
         }
         verdicts
     }
 
     pub(crate) fn applied(&self, mut result: ApplyResult) -> ApplyResult {
-        result.warnings = result
-            .warnings
-            .iter()
-            .map(|warning| self.own_text(warning))
-            .collect();
+        result.warnings = result.warnings.iter().map(|warning| self.own_text(warning)).collect();
         for host in &mut result.hosts {
-            host.message = host
-                .message
-                .take()
-                .and_then(|message| self.free_text(&message));
+            host.message = host.message.take().and_then(|message| self.free_text(&message));
         }
         result
     }
 
     pub(crate) fn finished(&self, mut finished: Finished) -> Finished {
-        finished.removed = finished
-            .removed
-            .iter()
-            .map(|text| self.own_text(text))
-            .collect();
-        finished.warnings = finished
-            .warnings
-            .iter()
-            .map(|text| self.own_text(text))
-            .collect();
+        finished.removed = finished.removed.iter().map(|text| self.own_text(text)).collect();
+        finished.warnings = finished.warnings.iter().map(|text| self.own_text(text)).collect();
         finished
     }
 }
@@ -203,11 +170,7 @@ fn respelled(text: &str, spell: impl Fn(char) -> Spelled) -> Zeroizing<String> {
 
 fn backslash_before(special: &'static [char]) -> impl Fn(char) -> Spelled {
     |c| {
-        if special.contains(&c) {
-            Spelled::Text(format!("\\{c}"))
-        } else {
-            c.into()
-        }
+        if special.contains(&c) { Spelled::Text(format!("\\{c}")) } else { c.into() }
     }
 }
 
@@ -223,13 +186,7 @@ fn percent(c: char, capital: bool, space: &'static str) -> Spelled {
     Spelled::Text(
         c.encode_utf8(&mut bytes)
             .bytes()
-            .map(|byte| {
-                if capital {
-                    format!("%{byte:02X}")
-                } else {
-                    format!("%{byte:02x}")
-                }
-            })
+            .map(|byte| if capital { format!("%{byte:02X}") } else { format!("%{byte:02x}") })
             .collect(),
     )
 }
@@ -241,10 +198,7 @@ mod tests {
 
     fn knowing(secret: &str) -> Scrubber {
         let mut scrubber = Scrubber::default();
-        scrubber.learn(
-            &Secret::new(secret.into()),
-            &["app".into(), "db.example.com".into()],
-        );
+        scrubber.learn(&Secret::new(secret.into()), &["app".into(), "db.example.com".into()]);
         scrubber
     }
 
@@ -277,8 +231,7 @@ mod tests {
 
     #[test]
     fn one_line_of_a_key_is_removed_and_its_frame_stays() {
-        let scrubber =
-            knowing("-----BEGIN KEY-----\nMIIEcanarycanary77\nAAAA\n-----END KEY-----\n");
+        let scrubber = knowing("-----BEGIN KEY-----\nMIIEcanarycanary77\nAAAA\n-----END KEY-----\n");
         assert_eq!(
             scrubber.own_text("-----BEGIN KEY----- bad base64: MIIEcanarycanary77"),
             "-----BEGIN KEY----- bad base64: [secret]"

@@ -36,10 +36,7 @@ pub(crate) async fn serve<R: Rotator>(output: Output) -> u8 {
         protocol: VERSIONS.to_vec(),
         plugin: R::PLUGIN.to_owned(),
         version: R::VERSION.to_owned(),
-        operations: Operation::ALL
-            .iter()
-            .map(|operation| operation.name().to_owned())
-            .collect(),
+        operations: Operation::ALL.iter().map(|operation| operation.name().to_owned()).collect(),
     };
     if output.line(&Notification::new("hello", hello)).is_err() {
         return 3;
@@ -103,45 +100,21 @@ fn take<R: Rotator>(
         }
         Ok(Incoming::Result { id, result }) => host.answered(&id, result.get()),
         Ok(Incoming::Error { id, .. }) => host.refused(id.as_ref()),
-        Ok(Incoming::Notification {
-            method: "cancel",
-            params,
-        }) => cancel(params, output, running),
+        Ok(Incoming::Notification { method: "cancel", params }) => cancel(params, output, running),
         Ok(Incoming::Notification { .. }) => {}
-        Ok(Incoming::Request {
-            id: id @ RequestId::Rotator(_),
-            ..
-        }) => {
-            refuse(
-                Some(id),
-                code::INVALID_REQUEST,
-                "a host's request ids are integers",
-            );
+        Ok(Incoming::Request { id: id @ RequestId::Rotator(_), .. }) => {
+            refuse(Some(id), code::INVALID_REQUEST, "a host's request ids are integers");
         }
-        Ok(Incoming::Request {
-            id: RequestId::Host(id),
-            method,
-            ..
-        }) => match Operation::named(method) {
+        Ok(Incoming::Request { id: RequestId::Host(id), method, .. }) => match Operation::named(method) {
             _ if running.is_some() => {
-                refuse(
-                    Some(RequestId::Host(id)),
-                    code::INVALID_REQUEST,
-                    "one request at a time",
-                );
+                refuse(Some(RequestId::Host(id)), code::INVALID_REQUEST, "one request at a time");
             }
-            None => refuse(
-                Some(RequestId::Host(id)),
-                code::METHOD_NOT_FOUND,
-                "this rotator does not know that operation",
-            ),
+            None => {
+                refuse(Some(RequestId::Host(id)), code::METHOD_NOT_FOUND, "this rotator does not know that operation")
+            }
             Some(operation) => {
                 let permit = Rc::new(Cell::new(PermitState::NotGiven));
-                let call = Call {
-                    host: Rc::clone(host),
-                    id,
-                    permit: Rc::clone(&permit),
-                };
+                let call = Call { host: Rc::clone(host), id, permit: Rc::clone(&permit) };
                 // The line itself goes along, read once more there: its params
                 // are secret, and a copy of them would have to be cleared too.
                 let work = Box::pin(async move {
@@ -162,8 +135,7 @@ fn take<R: Rotator>(
 fn cancel(params: Option<&RawValue>, output: &Output, running: &mut Option<Running>) {
     let asked = params.and_then(|params| serde_json::from_str::<CancelParams>(params.get()).ok());
     let matches = |running: &mut Running| {
-        asked.as_ref().is_some_and(|asked| asked.id == running.id)
-            && running.permit.get() == PermitState::NotGiven
+        asked.as_ref().is_some_and(|asked| asked.id == running.id) && running.permit.get() == PermitState::NotGiven
     };
     if let Some(running) = running.take_if(matches) {
         cancelled(output, running);
@@ -174,10 +146,7 @@ fn cancel(params: Option<&RawValue>, output: &Output, running: &mut Option<Runni
 fn cancelled(output: &Output, running: Running) {
     let id = RequestId::Host(running.id);
     drop(running);
-    let fault = Fault::new(
-        Kind::Cancelled,
-        "cancelled by the host before anything changed",
-    );
+    let fault = Fault::new(Kind::Cancelled, "cancelled by the host before anything changed");
     let _ = output.line(&Reply::error(Some(id), fault));
 }
 

@@ -47,23 +47,13 @@ impl Threshold {
     /// came too late; nothing was changed.
     pub async fn cross(self) -> Result<Crossed, Fault> {
         if !self.host.permit(self.request).await {
-            return Err(Fault::new(
-                Kind::Cancelled,
-                "the host did not permit the change",
-            ));
+            return Err(Fault::new(Kind::Cancelled, "the host did not permit the change"));
         }
         if Instant::now() >= self.deadline {
-            return Err(Fault::new(
-                Kind::Timeout,
-                "the permit came after the deadline",
-            ));
+            return Err(Fault::new(Kind::Timeout, "the permit came after the deadline"));
         }
         self.state.set(PermitState::Given);
-        Ok(Crossed {
-            host: self.host,
-            request: self.request,
-            state: self.state,
-        })
+        Ok(Crossed { host: self.host, request: self.request, state: self.state })
     }
 }
 
@@ -78,9 +68,7 @@ pub struct Crossed {
 impl Crossed {
     /// The target accepted the change.
     pub fn done(self) -> Done {
-        Done {
-            result: ApplyResult::default(),
-        }
+        Done { result: ApplyResult::default() }
     }
 
     /// The target gave a definite answer that proves nothing changed, and the
@@ -99,17 +87,9 @@ impl Crossed {
     /// then: remove it from the target, and return the error.
     pub async fn minted(self, next: Credential) -> Result<Done, Fault> {
         if !self.host.minted(self.request, &next).await {
-            return Err(Fault::new(
-                Kind::Cancelled,
-                "the host did not stage the credential the target made",
-            ));
+            return Err(Fault::new(Kind::Cancelled, "the host did not stage the credential the target made"));
         }
-        Ok(Done {
-            result: ApplyResult {
-                next: Some(next),
-                ..ApplyResult::default()
-            },
-        })
+        Ok(Done { result: ApplyResult { next: Some(next), ..ApplyResult::default() } })
     }
 }
 

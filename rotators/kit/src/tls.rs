@@ -71,20 +71,13 @@ impl Tls {
     pub fn findings(&self) -> Vec<Finding> {
         let message = match self.tls {
             None | Some(Mode::VerifyFull) => return Vec::new(),
-            Some(Mode::VerifyCa) => {
-                "tls = verify-ca: any server of that authority is believed, whatever its name"
-            }
+            Some(Mode::VerifyCa) => "tls = verify-ca: any server of that authority is believed, whatever its name",
             Some(Mode::Require) => {
                 "tls = require: the server's certificate is not checked; anybody in between can read and change everything"
             }
-            Some(Mode::Disable) => {
-                "tls = disable: everything but the log-in exchange travels in clear"
-            }
+            Some(Mode::Disable) => "tls = disable: everything but the log-in exchange travels in clear",
         };
-        vec![Finding {
-            severity: Severity::Warning,
-            message: message.to_owned(),
-        }]
+        vec![Finding { severity: Severity::Warning, message: message.to_owned() }]
     }
 
     /// The trusted authorities: the account's own, or the system's.
@@ -97,22 +90,15 @@ impl Tls {
             Some(_) => {
                 for certificate in self.ca_certificates()? {
                     roots.add(certificate).map_err(|error| {
-                        Fault::new(
-                            Kind::Tls,
-                            "a certificate in `ca` cannot be used as an authority",
-                        )
-                        .caused_by(&error)
+                        Fault::new(Kind::Tls, "a certificate in `ca` cannot be used as an authority").caused_by(&error)
                     })?;
                 }
             }
             None => {
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
                 if roots.is_empty() {
-                    return Err(Fault::new(
-                        Kind::Tls,
-                        "the system trusts no certificate authority",
-                    )
-                    .hint("install ca-certificates, or give the record `ca`"));
+                    return Err(Fault::new(Kind::Tls, "the system trusts no certificate authority")
+                        .hint("install ca-certificates, or give the record `ca`"));
                 }
             }
         }
@@ -133,11 +119,8 @@ impl Tls {
             CertificateDer::pem_file_iter(ca).and_then(Iterator::collect)
         };
         let hint = "`ca` is PEM text, or the path of a PEM file that this user may read";
-        let certificates = certificates.map_err(|error| {
-            Fault::new(Kind::Tls, "`ca` cannot be read")
-                .caused_by(&error)
-                .hint(hint)
-        })?;
+        let certificates =
+            certificates.map_err(|error| Fault::new(Kind::Tls, "`ca` cannot be read").caused_by(&error).hint(hint))?;
         if certificates.is_empty() {
             return Err(Fault::new(Kind::Tls, "`ca` holds no certificate").hint(hint));
         }
@@ -151,28 +134,19 @@ impl Tls {
     pub fn client_config(&self, mode: Mode) -> Result<ClientConfig, Fault> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match mode {
-            Mode::VerifyFull => WebPkiServerVerifier::builder_with_provider(
-                Arc::new(self.roots()?),
-                Arc::clone(&provider),
-            )
-            .build()
-            .map_err(|error| {
-                Fault::new(Kind::Tls, "the trusted authorities cannot be used").caused_by(&error)
-            })?,
-            Mode::VerifyCa => Arc::new(Lenient {
-                roots: Some(self.roots()?),
-                provider: Arc::clone(&provider),
-            }),
-            Mode::Require | Mode::Disable => Arc::new(Lenient {
-                roots: None,
-                provider: Arc::clone(&provider),
-            }),
+            Mode::VerifyFull => {
+                WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(&provider))
+                    .build()
+                    .map_err(|error| {
+                        Fault::new(Kind::Tls, "the trusted authorities cannot be used").caused_by(&error)
+                    })?
+            }
+            Mode::VerifyCa => Arc::new(Lenient { roots: Some(self.roots()?), provider: Arc::clone(&provider) }),
+            Mode::Require | Mode::Disable => Arc::new(Lenient { roots: None, provider: Arc::clone(&provider) }),
         };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| {
-                Fault::new(Kind::Internal, "no TLS version is available").caused_by(&error)
-            })?
+            .map_err(|error| Fault::new(Kind::Internal, "no TLS version is available").caused_by(&error))?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
@@ -184,9 +158,7 @@ impl Tls {
 pub fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.starts_with('/')
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Judges less than the name, because the account says so: the authority with
@@ -210,13 +182,7 @@ impl ServerCertVerifier for Lenient {
         if let Some(roots) = &self.roots {
             let certificate = ParsedCertificate::try_from(end_entity)?;
             let algorithms = self.provider.signature_verification_algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(
-                &certificate,
-                roots,
-                intermediates,
-                now,
-                algorithms,
-            )?;
+            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)?;
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -242,9 +208,7 @@ impl ServerCertVerifier for Lenient {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -259,19 +223,9 @@ mod tests {
             assert_eq!(nothing.effective(host), Effective::Opportunistic, "{host}");
         }
         for host in ["db1", "10.0.0.1", "localhost.example.com", "::2"] {
-            assert_eq!(
-                nothing.effective(host),
-                Effective::Tls(Mode::VerifyFull),
-                "{host}"
-            );
+            assert_eq!(nothing.effective(host), Effective::Tls(Mode::VerifyFull), "{host}");
         }
-        let with_ca = Tls {
-            ca: Some("/ca.pem".into()),
-            ..Tls::default()
-        };
-        assert_eq!(
-            with_ca.effective("127.0.0.1"),
-            Effective::Tls(Mode::VerifyFull)
-        );
+        let with_ca = Tls { ca: Some("/ca.pem".into()), ..Tls::default() };
+        assert_eq!(with_ca.effective("127.0.0.1"), Effective::Tls(Mode::VerifyFull));
     }
 }

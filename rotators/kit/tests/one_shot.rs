@@ -7,19 +7,13 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::process::Stdio;
 
-use harness::{
-    NEW, OLD, Target, call, call_at_terminal, call_closed, call_into, merge, terminal, without_next,
-};
+use harness::{NEW, OLD, Target, call, call_at_terminal, call_closed, call_into, merge, terminal, without_next};
 use serde_json::{Value, json};
 
 #[test]
 fn rotate_is_the_whole_story_and_the_candidate_comes_first() {
     let target = Target::holding(OLD);
-    let ended = call(
-        "database",
-        &["rotate"],
-        without_next(target.change(json!({"finish": true}))),
-    );
+    let ended = call("database", &["rotate"], without_next(target.change(json!({"finish": true}))));
     assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
     let lines = ended.lines();
     assert_eq!(lines.len(), 2);
@@ -36,20 +30,13 @@ fn rotate_is_the_whole_story_and_the_candidate_comes_first() {
         })
     );
     assert_eq!(target.holds(), candidate);
-    assert_eq!(
-        target.log(),
-        ["prepared", "accepted", "crossed", "accepted", "finished"]
-    );
+    assert_eq!(target.log(), ["prepared", "accepted", "crossed", "accepted", "finished"]);
 }
 
 #[test]
 fn a_secret_of_ones_own_is_used_as_it_is() {
     let target = Target::holding(OLD);
-    let ended = call(
-        "database",
-        &["rotate"],
-        target.change(json!({})).to_string(),
-    );
+    let ended = call("database", &["rotate"], target.change(json!({})).to_string());
     assert_eq!(ended.status, 0);
     assert_eq!(ended.lines().len(), 1);
     assert_eq!(ended.last()["finished"], Value::Null);
@@ -69,30 +56,14 @@ fn each_operation_answers_with_one_line() {
         ("plan", all(json!({})), "traits"),
         ("check", all(json!({})), "authenticated"),
         ("prepare", all(json!({})), "policy"),
-        (
-            "verify",
-            all(json!({"credential": {"password": "wrong one"}})),
-            "verdict",
-        ),
+        ("verify", all(json!({"credential": {"password": "wrong one"}})), "verdict"),
         ("apply", all(json!({})), "warnings"),
-        (
-            "finish",
-            all(json!({"current": {"password": NEW}, "previous": {"password": OLD}})),
-            "removed",
-        ),
+        ("finish", all(json!({"current": {"password": NEW}, "previous": {"password": OLD}})), "removed"),
     ] {
         let ended = call("database", &[operation], params);
-        assert_eq!(
-            (ended.status, ended.stderr.as_str()),
-            (0, ""),
-            "{operation}"
-        );
+        assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{operation}");
         assert_eq!(ended.lines().len(), 1);
-        assert!(
-            ended.last().get(field).is_some(),
-            "{operation}: {}",
-            ended.stdout
-        );
+        assert!(ended.last().get(field).is_some(), "{operation}: {}", ended.stdout);
     }
 }
 
@@ -113,18 +84,9 @@ fn a_standard_output_that_keeps_nothing_changes_nothing() {
     ];
     for (name, output) in outputs {
         let target = Target::holding(OLD);
-        let ended = call_into(
-            "database",
-            &["rotate"],
-            without_next(target.change(json!({}))),
-            output,
-        );
+        let ended = call_into("database", &["rotate"], without_next(target.change(json!({}))), output);
         assert_eq!(ended.status, 3, "{name}");
-        assert!(
-            ended.stderr.contains("nothing was changed"),
-            "{}",
-            ended.stderr
-        );
+        assert!(ended.stderr.contains("nothing was changed"), "{}", ended.stderr);
         assert_eq!(target.holds(), OLD);
         assert_eq!(target.log(), ["prepared"]);
     }
@@ -140,20 +102,11 @@ fn a_standard_output_that_keeps_nothing_changes_nothing() {
         let before = target.holds();
         let ended = call_into("awskey", &["rotate"], params.to_string(), output);
         assert_ne!(ended.status, 0);
-        assert_eq!(
-            target.holds(),
-            before,
-            "no key was made that nobody would learn"
-        );
+        assert_eq!(target.holds(), before, "no key was made that nobody would learn");
     }
     // The caller knows a secret of its own.
     let target = Target::holding(OLD);
-    let ended = call_into(
-        "database",
-        &["rotate"],
-        target.change(json!({})).to_string(),
-        null(),
-    );
+    let ended = call_into("database", &["rotate"], target.change(json!({})).to_string(), null());
     assert_eq!((ended.status, target.holds().as_str()), (0, NEW));
 }
 
@@ -162,12 +115,7 @@ fn the_candidate_is_in_the_file_before_the_target_is_touched() {
     let target = Target::holding(OLD);
     let kept = target.directory.path().join("result.ndjson");
     let output = File::create(&kept).unwrap();
-    let ended = call_into(
-        "database",
-        &["rotate"],
-        without_next(target.change(json!({"case": "panic-after"}))),
-        output,
-    );
+    let ended = call_into("database", &["rotate"], without_next(target.change(json!({"case": "panic-after"}))), output);
     assert_eq!(ended.status, 1);
     assert!(ended.stderr.starts_with("bug: panic at "));
     assert!(!ended.stderr.contains("canary"));
@@ -182,12 +130,7 @@ fn every_exit_status_is_seen() {
     for (case, more, status, applied) in [
         ("succeed", json!({}), 0, None),
         ("fail-before", json!({}), 3, Some("no")),
-        (
-            "fail-before",
-            json!({"kind": "invalid_input"}),
-            2,
-            Some("no"),
-        ),
+        ("fail-before", json!({"kind": "invalid_input"}), 2, Some("no")),
         ("refuse-after", json!({"kind": "policy"}), 3, Some("no")),
         ("fail-after", json!({}), 5, Some("unknown")),
         ("partial", json!({}), 5, Some("unknown")),
@@ -240,18 +183,9 @@ fn every_exit_status_is_seen() {
 #[test]
 fn a_partial_change_names_the_hosts_that_lag() {
     let target = Target::holding(OLD);
-    let ended = call(
-        "database",
-        &["rotate"],
-        target
-            .change(json!({"case": "partial", "finish": true}))
-            .to_string(),
-    );
+    let ended = call("database", &["rotate"], target.change(json!({"case": "partial", "finish": true})).to_string());
     assert_eq!(ended.status, 5);
-    assert_eq!(
-        ended.last()["error"]["data"]["causes"],
-        json!(["b: not known: connection lost"])
-    );
+    assert_eq!(ended.last()["error"]["data"]["causes"], json!(["b: not known: connection lost"]));
     assert!(ended.stderr.contains("1 of 2 hosts"), "{}", ended.stderr);
 }
 
@@ -261,39 +195,22 @@ fn the_deadline_holds_here_too() {
         let target = Target::holding(OLD);
         let mut params = target.change(json!({"case": case}));
         params["deadline_ms"] = json!(200);
-        assert_eq!(
-            call("database", &["rotate"], params.to_string()).status,
-            status
-        );
+        assert_eq!(call("database", &["rotate"], params.to_string()).status, status);
     }
 }
 
 #[test]
 fn no_secret_leaves_but_in_the_result() {
     let target = Target::holding(OLD);
-    for case in [
-        "quote",
-        "fail-before",
-        "fail-after",
-        "refuse-after",
-        "panic-before",
-    ] {
+    for case in ["quote", "fail-before", "fail-after", "refuse-after", "panic-before"] {
         for operation in ["rotate", "apply"] {
-            let ended = call(
-                "database",
-                &[operation],
-                target.change(json!({"case": case})).to_string(),
-            );
+            let ended = call("database", &[operation], target.change(json!({"case": case})).to_string());
             assert!(!ended.stdout.contains("canary"), "{case} {}", ended.stdout);
             assert!(!ended.stderr.contains("canary"), "{case} {}", ended.stderr);
         }
     }
     // The result is the only place: its one line holds the new secret.
-    let ended = call(
-        "database",
-        &["rotate"],
-        target.change(json!({"case": "print"})).to_string(),
-    );
+    let ended = call("database", &["rotate"], target.change(json!({"case": "print"})).to_string());
     assert_eq!(ended.stdout.matches(NEW).count(), 1);
     assert!(!ended.stdout.contains(OLD) && !ended.stdout.contains("stray"));
     assert_eq!(ended.stderr, "stray app\n");
@@ -312,20 +229,11 @@ fn what_a_target_says_cannot_steer_a_terminal() {
 fn help_version_and_schema_are_answered_on_standard_output() {
     let help = call("database", &["--help"], "");
     assert_eq!((help.status, help.stderr.as_str()), (0, ""));
-    for word in [
-        "Keeps a password in a file.",
-        "rotate",
-        "--reveal",
-        "Exit status",
-        "\"login\": \"app\"",
-    ] {
+    for word in ["Keeps a password in a file.", "rotate", "--reveal", "Exit status", "\"login\": \"app\""] {
         assert!(help.stdout.contains(word), "{word}");
     }
     let version = call("database", &["--version"], "");
-    assert_eq!(
-        (version.status, version.stdout.as_str()),
-        (0, "turnlock-database 9.8.7\n")
-    );
+    assert_eq!((version.status, version.stdout.as_str()), (0, "turnlock-database 9.8.7\n"));
     let schema = call("database", &["--schema"], "");
     let schema: Value = serde_json::from_str(&schema.stdout).unwrap();
     let describe = call("database", &["describe"], "").last();
@@ -338,12 +246,7 @@ fn a_terminal_sees_no_secret_unless_it_is_asked_to_be_revealed() {
     for operation in ["rotate", "apply", "prepare"] {
         let (_person, program) = terminal();
         let target = Target::holding(OLD);
-        let ended = call_into(
-            "database",
-            &[operation],
-            target.change(json!({})).to_string(),
-            program,
-        );
+        let ended = call_into("database", &[operation], target.change(json!({})).to_string(), program);
         assert_eq!(ended.status, 2, "{operation}");
         assert!(ended.stderr.contains("--reveal"));
         assert_eq!((target.holds().as_str(), target.log().len()), (OLD, 0));
@@ -363,11 +266,7 @@ fn at_a_terminal_without_input_it_says_what_it_is() {
     let (_person, program) = terminal();
     let ended = call_at_terminal("database", &[], program);
     assert_eq!(ended.status, 2);
-    assert!(
-        ended
-            .stderr
-            .starts_with("Keeps a password in a file.\n\nUsage: turnlock-database")
-    );
+    assert!(ended.stderr.starts_with("Keeps a password in a file.\n\nUsage: turnlock-database"));
     let (_person, program) = terminal();
     let ended = call_at_terminal("database", &["rotate"], program);
     assert_eq!(ended.status, 2);

@@ -50,25 +50,17 @@ fn a_change_is_made_behind_the_permit_only() {
     assert_eq!(reply["result"], json!({"warnings": ["it is only a file"]}));
     assert_eq!(target.holds(), NEW);
 
-    rotator.ask(
-        "verify",
-        &json!({"protocol": 1, "account": target.account(json!({})), "credential": {"password": NEW}}),
-    );
+    rotator
+        .ask("verify", &json!({"protocol": 1, "account": target.account(json!({})), "credential": {"password": NEW}}));
     assert_eq!(rotator.hear()["result"], json!({"verdict": "accepted"}));
     rotator.ask(
         "finish",
         &json!({"protocol": 1, "account": target.account(json!({})), "current": {"password": NEW}, "previous": {"password": OLD}}),
     );
     rotator.permit();
-    assert_eq!(
-        rotator.hear()["result"],
-        json!({"removed": ["the retained password"]})
-    );
+    assert_eq!(rotator.hear()["result"], json!({"removed": ["the retained password"]}));
     let ended = rotator.end();
-    assert_eq!(
-        (ended.status, ended.stdout.as_str(), ended.stderr.as_str()),
-        (0, "", "")
-    );
+    assert_eq!((ended.status, ended.stdout.as_str(), ended.stderr.as_str()), (0, "", ""));
 }
 
 #[test]
@@ -86,11 +78,7 @@ fn only_proceed_true_is_a_permit() {
         let mut rotator = Serving::start("database");
         rotator.ask("apply", &target.change(json!({})));
         rotator.answer_threshold(&answer);
-        assert_eq!(
-            kind_and_applied(&rotator.hear()),
-            says("cancelled", "no"),
-            "{answer}"
-        );
+        assert_eq!(kind_and_applied(&rotator.hear()), says("cancelled", "no"), "{answer}");
         assert_eq!(target.holds(), OLD);
         assert_eq!(rotator.end().status, 0);
     }
@@ -104,8 +92,7 @@ fn an_error_answer_is_no_permit() {
         rotator.ask("apply", &target.change(json!({})));
         let id = rotator.hear()["id"].clone();
         let id = if with_id { id } else { Value::Null };
-        rotator
-            .say(&json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no"}}));
+        rotator.say(&json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no"}}));
         assert_eq!(kind_and_applied(&rotator.hear()), says("cancelled", "no"));
         assert_eq!(target.holds(), OLD);
     }
@@ -131,26 +118,11 @@ fn a_garbled_answer_is_no_permit() {
 #[test]
 fn applied_says_what_the_permit_and_the_answer_prove() {
     for (case, kind, permit, expected) in [
-        (
-            "fail-before",
-            "unreachable",
-            false,
-            says("unreachable", "no"),
-        ),
+        ("fail-before", "unreachable", false, says("unreachable", "no")),
         ("fail-before", "timeout", false, says("timeout", "no")),
-        (
-            "fail-after",
-            "unreachable",
-            true,
-            says("unreachable", "unknown"),
-        ),
+        ("fail-after", "unreachable", true, says("unreachable", "unknown")),
         ("fail-after", "policy", true, says("policy", "unknown")),
-        (
-            "fail-after",
-            "invalid_input",
-            true,
-            says("invalid_input", "unknown"),
-        ),
+        ("fail-after", "invalid_input", true, says("invalid_input", "unknown")),
         ("refuse-after", "policy", true, says("policy", "no")),
         ("refuse-after", "permission", true, says("permission", "no")),
     ] {
@@ -208,27 +180,15 @@ fn a_permit_that_does_not_come_is_a_timeout_and_one_that_comes_late_changes_noth
 fn the_accounts_timeout_shortens_the_deadline_and_never_lengthens_it() {
     let target = Target::holding(OLD);
     let mut rotator = Serving::start("database");
-    rotator.ask(
-        "apply",
-        &target.change(json!({"case": "hang-before", "timeout": 1})),
-    );
-    assert_eq!(
-        rotator.hear()["error"]["message"],
-        "apply took longer than 1000 ms"
-    );
+    rotator.ask("apply", &target.change(json!({"case": "hang-before", "timeout": 1})));
+    assert_eq!(rotator.hear()["error"]["message"], "apply took longer than 1000 ms");
     let mut params = target.change(json!({"case": "hang-before", "timeout": 3600}));
     params["deadline_ms"] = json!(200);
     rotator.ask("apply", &params);
-    assert_eq!(
-        rotator.hear()["error"]["message"],
-        "apply took longer than 200 ms"
-    );
+    assert_eq!(rotator.hear()["error"]["message"], "apply took longer than 200 ms");
     for wrong in [json!("soon"), json!(0), json!(-1)] {
         rotator.ask("apply", &target.change(json!({"timeout": wrong})));
-        assert_eq!(
-            kind_and_applied(&rotator.hear()),
-            says("invalid_input", "no")
-        );
+        assert_eq!(kind_and_applied(&rotator.hear()), says("invalid_input", "no"));
     }
 }
 
@@ -255,9 +215,7 @@ fn cancel_before_the_permit_is_answered_once_and_changes_nothing() {
         assert_eq!(reply["id"], id);
         assert_eq!(kind_and_applied(&reply), says("cancelled", "no"));
         if let Some(threshold) = threshold {
-            rotator.say(
-                &json!({"jsonrpc": "2.0", "id": threshold["id"], "result": {"proceed": true}}),
-            );
+            rotator.say(&json!({"jsonrpc": "2.0", "id": threshold["id"], "result": {"proceed": true}}));
         }
         assert_eq!(rotator.end().stdout, "");
         assert_eq!(target.holds(), OLD);
@@ -355,24 +313,12 @@ fn what_is_no_message_is_answered_without_an_id_and_ends_it() {
     let long = "9".repeat((1 << 20) + 1);
     for (line, code) in [
         ("not json-canary", -32700),
-        (
-            "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"describe\"}",
-            -32700,
-        ),
+        ("\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"describe\"}", -32700),
         ("[]", -32700),
         ("7", -32700),
-        (
-            "{\"jsonrpc\":\"1.0\",\"id\":1,\"method\":\"describe\"}",
-            -32700,
-        ),
-        (
-            "{\"jsonrpc\":\"2.0\",\"id\":-1,\"method\":\"describe\"}",
-            -32700,
-        ),
-        (
-            "{\"jsonrpc\":\"2.0\",\"id\":1.5,\"method\":\"describe\"}",
-            -32700,
-        ),
+        ("{\"jsonrpc\":\"1.0\",\"id\":1,\"method\":\"describe\"}", -32700),
+        ("{\"jsonrpc\":\"2.0\",\"id\":-1,\"method\":\"describe\"}", -32700),
+        ("{\"jsonrpc\":\"2.0\",\"id\":1.5,\"method\":\"describe\"}", -32700),
         ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"canary", -32700),
         ("", -32700),
         (&long, -32600),
@@ -411,19 +357,13 @@ fn params_that_do_not_fit_are_told_by_place_and_never_by_value() {
         ("apply", json!(["canary-7"])),
         ("apply", json!({"account": "canary-7"})),
         ("apply", json!({"account": {}, "current": "canary-7"})),
-        (
-            "apply",
-            json!({"account": {}, "current": {"password": {"canary-7": 1}}}),
-        ),
+        ("apply", json!({"account": {}, "current": {"password": {"canary-7": 1}}})),
         ("apply", json!({"account": {}, "attempt": ["canary-7"]})),
         ("apply", json!({"protocol": "canary-7"})),
         ("apply", json!({"deadline_ms": "canary-7"})),
         ("verify", json!({"account": {}, "credential": ["canary-7"]})),
         ("prepare", json!({"account": {}, "policy": "canary-7"})),
-        (
-            "prepare",
-            json!({"account": {}, "policy": {"length": "canary-7"}}),
-        ),
+        ("prepare", json!({"account": {}, "policy": {"length": "canary-7"}})),
         ("finish", json!({"account": {}, "current": {"canary-7": 5}})),
         ("revert", json!({"account": {}, "orphans": "canary-7"})),
         ("check", json!({"account": {}, "admin": "canary-7"})),
@@ -441,19 +381,9 @@ fn params_that_do_not_fit_are_told_by_place_and_never_by_value() {
         assert!(reply["error"]["data"]["hint"].is_string());
     }
     rotator.ask("check", &target.change(json!({"port": "canary-7"})));
-    assert!(
-        rotator.hear()["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("\"port\" does not fit")
-    );
+    assert!(rotator.hear()["error"]["message"].as_str().unwrap().contains("\"port\" does not fit"));
     rotator.ask("check", &json!({"account": {"login": "x"}}));
-    assert!(
-        rotator.hear()["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("\"target\" is missing")
-    );
+    assert!(rotator.hear()["error"]["message"].as_str().unwrap().contains("\"target\" is missing"));
     let ended = rotator.end();
     assert!(!ended.stderr.contains("canary"));
 }
@@ -478,10 +408,7 @@ fn what_it_does_not_know_is_refused_or_ignored() {
     assert_eq!(rotator.hear()["id"], 50);
     rotator.say(&json!({"jsonrpc": "2.0", "id": "mine", "method": "describe"}));
     let reply = rotator.hear();
-    assert_eq!(
-        (&reply["id"], &reply["error"]["code"]),
-        (&json!("mine"), &json!(-32600))
-    );
+    assert_eq!((&reply["id"], &reply["error"]["code"]), (&json!("mine"), &json!(-32600)));
     rotator.say(&json!({"jsonrpc": "2.0", "id": "t99", "result": {"proceed": true}}));
     rotator.say(&json!({"jsonrpc": "2.0", "id": 77, "result": null}));
 
@@ -490,12 +417,7 @@ fn what_it_does_not_know_is_refused_or_ignored() {
         rotator.ask("check", &params);
         let reply = rotator.hear();
         assert_eq!(kind_and_applied(&reply), says("unsupported", "no"));
-        assert!(
-            reply["error"]["message"]
-                .as_str()
-                .unwrap()
-                .contains(&version.to_string())
-        );
+        assert!(reply["error"]["message"].as_str().unwrap().contains(&version.to_string()));
     }
 }
 
@@ -507,10 +429,7 @@ fn one_request_at_a_time() {
     let threshold = rotator.hear();
     let second = rotator.ask("describe", &json!({}));
     let reply = rotator.hear();
-    assert_eq!(
-        (&reply["id"], &reply["error"]["code"]),
-        (&json!(second), &json!(-32600))
-    );
+    assert_eq!((&reply["id"], &reply["error"]["code"]), (&json!(second), &json!(-32600)));
     rotator.say(&json!({"jsonrpc": "2.0", "id": threshold["id"], "result": {"proceed": true}}));
     let reply = rotator.hear();
     assert_eq!(reply["id"], first);
@@ -522,37 +441,25 @@ fn a_second_apply_finds_the_wanted_state_and_asks_for_it_once() {
     let target = Target::holding(NEW);
     let mut rotator = Serving::start("database");
     rotator.ask("apply", &target.change(json!({})));
-    assert_eq!(
-        rotator.hear()["result"],
-        json!({"warnings": ["the target had this secret already"]})
-    );
+    assert_eq!(rotator.hear()["result"], json!({"warnings": ["the target had this secret already"]}));
     assert_eq!(target.log(), ["refused", "accepted"]);
     assert_eq!(target.holds(), NEW);
 }
 
 #[test]
 fn nothing_is_asked_where_asking_could_lock_or_proves_nothing() {
-    for (account, kind) in [
-        (json!({"lockout": true}), "authentication"),
-        (json!({"unasked": true}), "authentication"),
-    ] {
+    for (account, kind) in [(json!({"lockout": true}), "authentication"), (json!({"unasked": true}), "authentication")]
+    {
         let target = Target::holding(NEW);
         let mut rotator = Serving::start("database");
         rotator.ask("apply", &target.change(account.clone()));
-        assert_eq!(
-            kind_and_applied(&rotator.hear()),
-            says(kind, "no"),
-            "{account}"
-        );
+        assert_eq!(kind_and_applied(&rotator.hear()), says(kind, "no"), "{account}");
         assert_eq!(target.log(), ["refused"]);
     }
     let target = Target::holding("a third one");
     let mut rotator = Serving::start("database");
     rotator.ask("apply", &target.change(json!({})));
-    assert_eq!(
-        kind_and_applied(&rotator.hear()),
-        says("authentication", "no")
-    );
+    assert_eq!(kind_and_applied(&rotator.hear()), says("authentication", "no"));
     assert_eq!(target.log(), ["refused", "refused"]);
 }
 
@@ -561,14 +468,15 @@ fn finish_and_revert_refuse_to_remove_what_is_current() {
     let target = Target::holding(NEW);
     let mut rotator = Serving::start("database");
     for method in ["finish", "revert"] {
-        let same = json!({"account": target.account(json!({})), "current": {"password": NEW}, "previous": {"password": NEW}});
+        let same =
+            json!({"account": target.account(json!({})), "current": {"password": NEW}, "previous": {"password": NEW}});
         rotator.ask(method, &same);
-        assert_eq!(
-            kind_and_applied(&rotator.hear()),
-            says("invalid_input", "no")
-        );
+        assert_eq!(kind_and_applied(&rotator.hear()), says("invalid_input", "no"));
     }
-    rotator.ask("revert", &json!({"account": target.account(json!({})), "current": {"password": NEW}, "previous": {"password": OLD}}));
+    rotator.ask(
+        "revert",
+        &json!({"account": target.account(json!({})), "current": {"password": NEW}, "previous": {"password": OLD}}),
+    );
     assert_eq!(kind_and_applied(&rotator.hear()), says("unsupported", "no"));
     rotator.ask("revert", &json!({"account": target.account(json!({})), "previous": {"password": OLD}, "orphans": {"existing": [], "began_ms_ago": 1}}));
     assert_eq!(kind_and_applied(&rotator.hear()), says("unsupported", "no"));
@@ -596,11 +504,7 @@ fn no_secret_leaves_in_an_error_and_none_in_a_panic() {
     let ended = rotator.left();
     assert_eq!(ended.status, 1);
     assert_eq!(ended.stdout, "");
-    assert!(
-        ended.stderr.starts_with("bug: panic at "),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.starts_with("bug: panic at "), "{}", ended.stderr);
     assert!(!ended.stderr.contains("canary") && !ended.stderr.contains("payload"));
     assert_eq!(target.holds(), OLD);
 
@@ -629,10 +533,7 @@ fn the_process_can_neither_be_dumped_nor_traced() {
     let target = Target::holding(OLD);
     let mut rotator = Serving::start("database");
     rotator.ask("check", &target.change(json!({"port": 99})));
-    assert_eq!(
-        rotator.hear()["result"]["findings"][0]["message"],
-        "port=Some(99) dumpable=false core=Some(0)"
-    );
+    assert_eq!(rotator.hear()["result"]["findings"][0]["message"], "port=Some(99) dumpable=false core=Some(0)");
 }
 
 #[test]
@@ -648,11 +549,7 @@ fn many_requests_over_one_pipe_are_answered_in_order() {
     let target = Target::holding(OLD);
     let mut rotator = Serving::start("database");
     for round in 0..50 {
-        let (old, new) = if round % 2 == 0 {
-            (OLD, NEW)
-        } else {
-            (NEW, OLD)
-        };
+        let (old, new) = if round % 2 == 0 { (OLD, NEW) } else { (NEW, OLD) };
         let mut params = target.change(json!({}));
         params["current"]["password"] = json!(old);
         params["next"]["password"] = json!(new);

@@ -22,10 +22,7 @@ fn awskey_the_target_mints_and_the_host_stages_before_anything_else() {
     rotator.ask("prepare", &json!({"account": account, "current": old}));
     assert_eq!(rotator.hear()["result"], json!({"existing": ["AKIAOLD"]}));
 
-    let id = rotator.ask(
-        "apply",
-        &json!({"account": account, "current": old, "attempt": "a-1"}),
-    );
+    let id = rotator.ask("apply", &json!({"account": account, "current": old, "attempt": "a-1"}));
     rotator.permit();
     let minted = rotator.hear();
     assert_eq!(minted["method"], "minted");
@@ -39,16 +36,10 @@ fn awskey_the_target_mints_and_the_host_stages_before_anything_else() {
     assert_eq!(rotator.hear()["result"], json!({"verdict": "accepted"}));
 
     for round in ["removes", "has removed"] {
-        rotator.ask(
-            "finish",
-            &json!({"account": account, "current": next, "previous": old}),
-        );
+        rotator.ask("finish", &json!({"account": account, "current": next, "previous": old}));
         if round == "removes" {
             rotator.permit();
-            assert_eq!(
-                rotator.hear()["result"],
-                json!({"removed": ["access key AKIAOLD"]})
-            );
+            assert_eq!(rotator.hear()["result"], json!({"removed": ["access key AKIAOLD"]}));
         } else {
             assert_eq!(rotator.hear()["result"], json!({"removed": []}));
         }
@@ -68,23 +59,14 @@ fn awskey_what_the_host_does_not_stage_is_removed_again() {
         let target = Target::holding("AKIAOLD old-canary-1111 used 900\n");
         let before = target.holds();
         let mut rotator = Serving::start("awskey");
-        rotator.ask(
-            "apply",
-            &json!({"account": target.account(json!({})), "current": aws("AKIAOLD", OLD)}),
-        );
+        rotator.ask("apply", &json!({"account": target.account(json!({})), "current": aws("AKIAOLD", OLD)}));
         rotator.permit();
         let mut reply = json!({"jsonrpc": "2.0", "id": rotator.hear()["id"]});
         harness::merge(&mut reply, answer);
         rotator.say(&reply);
         let reply = rotator.hear();
-        assert_eq!(
-            kind_and_applied(&reply),
-            ("cancelled".into(), "unknown".into())
-        );
-        assert_eq!(
-            reply["error"]["data"]["hint"],
-            "look for [secret] of AKIAMADE1"
-        );
+        assert_eq!(kind_and_applied(&reply), ("cancelled".into(), "unknown".into()));
+        assert_eq!(reply["error"]["data"]["hint"], "look for [secret] of AKIAMADE1");
         assert_eq!(target.holds(), before);
     }
 }
@@ -93,19 +75,13 @@ fn awskey_what_the_host_does_not_stage_is_removed_again() {
 fn awskey_a_host_that_left_still_gets_the_minted_secret_and_nothing_waits_for_it() {
     let target = Target::holding("AKIAOLD old-canary-1111 used 900\n");
     let mut rotator = Serving::start("awskey");
-    rotator.ask(
-        "apply",
-        &json!({"account": target.account(json!({})), "current": aws("AKIAOLD", OLD)}),
-    );
+    rotator.ask("apply", &json!({"account": target.account(json!({})), "current": aws("AKIAOLD", OLD)}));
     rotator.permit();
     let ended = rotator.end();
     let lines = ended.lines();
     assert_eq!((ended.status, lines.len()), (0, 2), "{ended:?}");
     assert_eq!(lines[0]["method"], "minted");
-    assert_eq!(
-        kind_and_applied(&lines[1]),
-        ("cancelled".into(), "unknown".into())
-    );
+    assert_eq!(kind_and_applied(&lines[1]), ("cancelled".into(), "unknown".into()));
 }
 
 #[test]
@@ -122,7 +98,8 @@ fn awskey_an_orphan_is_found_by_what_existed_before() {
     assert_eq!(target.holds().lines().count(), 2);
 
     let mut rotator = Serving::start("awskey");
-    let revert = json!({"account": account, "previous": old, "orphans": {"existing": existing, "began_ms_ago": 60_000}});
+    let revert =
+        json!({"account": account, "previous": old, "orphans": {"existing": existing, "began_ms_ago": 60_000}});
     for removed in [json!(["access key AKIAMADE1"]), json!([])] {
         rotator.ask("revert", &revert);
         if removed != json!([]) {
@@ -172,14 +149,8 @@ fn awskey_alone_the_minted_secret_is_written_before_it_is_used() {
     assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
     let lines = ended.lines();
     assert!(lines[0]["progress"]["step"].is_string());
-    assert_eq!(
-        lines[1]["candidate"],
-        aws("AKIAMADE1", "minted-canary-4471")
-    );
-    assert_eq!(
-        lines[2]["finished"]["removed"],
-        json!(["access key AKIAOLD"])
-    );
+    assert_eq!(lines[1]["candidate"], aws("AKIAMADE1", "minted-canary-4471"));
+    assert_eq!(lines[2]["finished"]["removed"], json!(["access key AKIAOLD"]));
     assert_eq!(lines.len(), 3);
     assert_eq!(target.holds(), "AKIAMADE1 minted-canary-4471 unused 0\n");
 
@@ -191,13 +162,9 @@ fn awskey_alone_the_minted_secret_is_written_before_it_is_used() {
 fn hosts() -> (Target, Value, Value) {
     let target = Target::holding("");
     for host in ["a", "b", "c"] {
-        target.put(
-            host,
-            "from=\"10.0.0.0/8\" ssh-fake 7 me@old\nssh-fake 99 colleague\n",
-        );
+        target.put(host, "from=\"10.0.0.0/8\" ssh-fake 7 me@old\nssh-fake 99 colleague\n");
     }
-    let account =
-        json!({"login": "deploy", "hosts": ["a", "b", "c"], "target": target.directory.path()});
+    let account = json!({"login": "deploy", "hosts": ["a", "b", "c"], "target": target.directory.path()});
     let old = json!({"private_key": "PRIVATE-KEY-canary-7"});
     (target, account, old)
 }
@@ -212,10 +179,7 @@ fn sshkey_lagging_hosts_are_applied_again_verified_alone_and_finished() {
 
     let mut failing = account.clone();
     failing["read_only"] = json!("b");
-    rotator.ask(
-        "apply",
-        &json!({"account": failing, "current": old, "next": next}),
-    );
+    rotator.ask("apply", &json!({"account": failing, "current": old, "next": next}));
     rotator.permit();
     assert_eq!(
         rotator.hear()["result"]["hosts"],
@@ -229,39 +193,21 @@ fn sshkey_lagging_hosts_are_applied_again_verified_alone_and_finished() {
     rotator.ask("verify", &json!({"account": account, "credential": next}));
     let verdicts = rotator.hear()["result"].clone();
     assert_eq!(verdicts["verdict"], "refused");
-    assert_eq!(
-        verdicts["hosts"][1],
-        json!({"host": "b", "verdict": "refused"})
-    );
+    assert_eq!(verdicts["hosts"][1], json!({"host": "b", "verdict": "refused"}));
 
     let lagging = only(&account, &["b"]);
-    rotator.ask(
-        "apply",
-        &json!({"account": lagging, "current": old, "next": next}),
-    );
+    rotator.ask("apply", &json!({"account": lagging, "current": old, "next": next}));
     rotator.permit();
-    assert_eq!(
-        rotator.hear()["result"]["hosts"],
-        json!([{"host": "b", "applied": "yes"}])
-    );
+    assert_eq!(rotator.hear()["result"]["hosts"], json!([{"host": "b", "applied": "yes"}]));
     rotator.ask("verify", &json!({"account": lagging, "credential": next}));
     assert_eq!(rotator.hear()["result"]["verdict"], "accepted");
 
-    rotator.ask(
-        "finish",
-        &json!({"account": account, "current": next, "previous": old}),
-    );
+    rotator.ask("finish", &json!({"account": account, "current": next, "previous": old}));
     rotator.permit();
-    assert_eq!(
-        rotator.hear()["result"]["removed"].as_array().map(Vec::len),
-        Some(3)
-    );
+    assert_eq!(rotator.hear()["result"]["removed"].as_array().map(Vec::len), Some(3));
     for host in ["a", "b", "c"] {
         let keys = target.of(host);
-        assert!(
-            keys.contains("ssh-fake 99 colleague") && !keys.contains("ssh-fake 7 "),
-            "{keys}"
-        );
+        assert!(keys.contains("ssh-fake 99 colleague") && !keys.contains("ssh-fake 7 "), "{keys}");
     }
 }
 
@@ -272,14 +218,8 @@ fn sshkey_a_host_that_is_down_stops_it_before_anything_changes() {
     let before = target.of("a");
     let mut rotator = Serving::start("sshkey");
     let next = json!({"private_key": "PRIVATE-KEY-canary-8"});
-    rotator.ask(
-        "apply",
-        &json!({"account": account, "current": old, "next": next}),
-    );
-    assert_eq!(
-        kind_and_applied(&rotator.hear()),
-        ("unreachable".into(), "no".into())
-    );
+    rotator.ask("apply", &json!({"account": account, "current": old, "next": next}));
+    assert_eq!(kind_and_applied(&rotator.hear()), ("unreachable".into(), "no".into()));
     assert_eq!((target.of("a"), target.of("b")), (before.clone(), before));
 }
 
@@ -290,21 +230,12 @@ fn sshkey_a_partial_change_is_reverted_everywhere() {
     account["read_only"] = json!("b");
     let mut rotator = Serving::start("sshkey");
     let next = json!({"private_key": "PRIVATE-KEY-canary-8"});
-    rotator.ask(
-        "apply",
-        &json!({"account": account, "current": old, "next": next}),
-    );
+    rotator.ask("apply", &json!({"account": account, "current": old, "next": next}));
     rotator.permit();
     rotator.hear();
-    rotator.ask(
-        "revert",
-        &json!({"account": account, "current": next, "previous": old}),
-    );
+    rotator.ask("revert", &json!({"account": account, "current": next, "previous": old}));
     rotator.permit();
-    assert_eq!(
-        rotator.hear()["result"]["removed"],
-        json!(["a public key on a", "a public key on c"])
-    );
+    assert_eq!(rotator.hear()["result"]["removed"], json!(["a public key on a", "a public key on c"]));
     for host in ["a", "b", "c"] {
         assert_eq!(target.of(host), before);
     }
@@ -315,10 +246,7 @@ fn sshkey_a_finish_that_did_not_reach_every_host_is_open_and_can_be_repeated() {
     let (target, account, old) = hosts();
     let mut rotator = Serving::start("sshkey");
     let next = json!({"private_key": "PRIVATE-KEY-canary-8"});
-    rotator.ask(
-        "apply",
-        &json!({"account": account, "current": old, "next": next}),
-    );
+    rotator.ask("apply", &json!({"account": account, "current": old, "next": next}));
     rotator.permit();
     rotator.hear();
     let finish = |read_only: &str| {
@@ -330,27 +258,17 @@ fn sshkey_a_finish_that_did_not_reach_every_host_is_open_and_can_be_repeated() {
     rotator.permit();
     let reply = rotator.hear();
     assert_eq!(kind_and_applied(&reply).1, "unknown");
-    assert_eq!(
-        reply["error"]["data"]["causes"],
-        json!(["b: b: read-only (permission)"])
-    );
+    assert_eq!(reply["error"]["data"]["causes"], json!(["b: b: read-only (permission)"]));
     rotator.ask("finish", &finish(""));
     rotator.permit();
-    assert_eq!(
-        rotator.hear()["result"]["removed"],
-        json!(["a public key on b"])
-    );
+    assert_eq!(rotator.hear()["result"]["removed"], json!(["a public key on b"]));
     assert!(!target.of("b").contains("ssh-fake 7 "));
 }
 
 #[test]
 fn sshkey_alone_the_made_key_is_the_candidate() {
     let (target, account, old) = hosts();
-    let ended = call(
-        "sshkey",
-        &["rotate"],
-        json!({"account": account, "current": old}).to_string(),
-    );
+    let ended = call("sshkey", &["rotate"], json!({"account": account, "current": old}).to_string());
     assert_eq!((ended.status, ended.stderr.as_str()), (0, ""));
     let lines = ended.lines();
     assert_eq!(lines[0]["candidate"], lines[1]["next"]);
@@ -371,48 +289,26 @@ fn azureadpwd_only_the_admin_acts_and_nothing_is_said_to_be_proven() {
     rotator.ask("describe", &json!({}));
     let properties = rotator.hear()["result"]["schema"]["properties"].clone();
     assert_eq!(properties["azure_secret"]["x-turnlock"], "admin");
-    assert_eq!(
-        properties["azure_secret"]["x-turnlock-field"],
-        "client_secret"
-    );
+    assert_eq!(properties["azure_secret"]["x-turnlock-field"], "client_secret");
     assert_eq!(properties["azure_client_id"]["x-turnlock-field"], "login");
     assert_eq!(properties["azure_tenant_id"]["x-turnlock"], "account");
 
     rotator.ask("plan", &json!({"account": account}));
     let traits = rotator.hear()["result"]["traits"].clone();
-    assert_eq!(
-        (&traits["verify"], &traits["needs_current"]),
-        (&json!("none"), &json!(false))
-    );
+    assert_eq!((&traits["verify"], &traits["needs_current"]), (&json!("none"), &json!(false)));
 
-    rotator.ask(
-        "check",
-        &json!({"account": account, "admin": application("client-secret-canary")}),
-    );
+    rotator.ask("check", &json!({"account": account, "admin": application("client-secret-canary")}));
     let findings = rotator.hear()["result"].clone();
-    assert_eq!(
-        (&findings["authenticated"], &findings["may_rotate"]),
-        (&json!(false), &json!("unknown"))
-    );
+    assert_eq!((&findings["authenticated"], &findings["may_rotate"]), (&json!(false), &json!("unknown")));
 
     rotator.ask("apply", &json!({"account": account, "next": next}));
-    assert_eq!(
-        kind_and_applied(&rotator.hear()),
-        ("invalid_input".into(), "no".into())
-    );
+    assert_eq!(kind_and_applied(&rotator.hear()), ("invalid_input".into(), "no".into()));
 
     // A refused application is no reason to think that the user has it already.
-    rotator.ask(
-        "apply",
-        &json!({"account": account, "next": next, "admin": application("wrong-canary")}),
-    );
-    assert_eq!(
-        kind_and_applied(&rotator.hear()),
-        ("authentication".into(), "no".into())
-    );
+    rotator.ask("apply", &json!({"account": account, "next": next, "admin": application("wrong-canary")}));
+    assert_eq!(kind_and_applied(&rotator.hear()), ("authentication".into(), "no".into()));
 
-    let apply =
-        json!({"account": account, "next": next, "admin": application("client-secret-canary")});
+    let apply = json!({"account": account, "next": next, "admin": application("client-secret-canary")});
     for _again in 0..2 {
         rotator.ask("apply", &apply);
         rotator.permit();
@@ -420,10 +316,7 @@ fn azureadpwd_only_the_admin_acts_and_nothing_is_said_to_be_proven() {
         assert_eq!(target.holds(), "next-canary-5");
     }
     rotator.ask("verify", &json!({"account": account, "credential": next}));
-    assert_eq!(
-        kind_and_applied(&rotator.hear()),
-        ("unsupported".into(), "no".into())
-    );
+    assert_eq!(kind_and_applied(&rotator.hear()), ("unsupported".into(), "no".into()));
 }
 
 #[test]

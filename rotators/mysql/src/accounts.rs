@@ -30,9 +30,7 @@ impl Description {
                 .to_owned()
         };
         // The name comes first and may be anything, so the last one counts.
-        let proof = text
-            .rsplit_once(" IDENTIFIED ")
-            .map_or("", |(_, proof)| proof);
+        let proof = text.rsplit_once(" IDENTIFIED ").map_or("", |(_, proof)| proof);
         let methods = if let Some(plugin) = proof.strip_prefix("WITH ") {
             vec![first_word(plugin)]
         } else if let Some(plugins) = proof.strip_prefix("VIA ") {
@@ -43,10 +41,8 @@ impl Description {
             Vec::new()
         };
         let expiry = proof.rsplit_once(" PASSWORD EXPIRE").map(|(_, rest)| {
-            let words: Vec<&str> = rest
-                .split_whitespace()
-                .take_while(|word| !["ACCOUNT", "PASSWORD", "REQUIRE"].contains(word))
-                .collect();
+            let words: Vec<&str> =
+                rest.split_whitespace().take_while(|word| !["ACCOUNT", "PASSWORD", "REQUIRE"].contains(word)).collect();
             words.join(" ").to_lowercase()
         });
         Self { methods, expiry }
@@ -54,18 +50,12 @@ impl Description {
 
     /// Whether the operating system can vouch for a client on a socket.
     pub(crate) fn trusts_the_system(&self) -> bool {
-        self.methods
-            .iter()
-            .any(|method| ["unix_socket", "auth_socket"].contains(&method.as_str()))
+        self.methods.iter().any(|method| ["unix_socket", "auth_socket"].contains(&method.as_str()))
     }
 }
 
 /// Whose password is to change. Only reads.
-pub(crate) async fn whose(
-    session: &mut Session,
-    account: &Account,
-    by_admin: bool,
-) -> Result<Whose, Fault> {
+pub(crate) async fn whose(session: &mut Session, account: &Account, by_admin: bool) -> Result<Whose, Fault> {
     let login = &account.login;
     if !by_admin {
         if account.all_hosts {
@@ -76,42 +66,28 @@ pub(crate) async fn whose(
             .hint("name an admin record, or leave out `all_hosts`"));
         }
         return match (&account.user_host, &session.own) {
-            (Some(wanted), Some(own)) if !wanted.eq_ignore_ascii_case(&own.host) => {
-                Err(Fault::new(
-                    Kind::Conflict,
-                    format!("\"{login}\" logs in from here as {own}, not as '{login}'@'{wanted}'"),
-                )
-                .hint("correct or leave out `user_host`, or name an admin record"))
-            }
+            (Some(wanted), Some(own)) if !wanted.eq_ignore_ascii_case(&own.host) => Err(Fault::new(
+                Kind::Conflict,
+                format!("\"{login}\" logs in from here as {own}, not as '{login}'@'{wanted}'"),
+            )
+            .hint("correct or leave out `user_host`, or name an admin record")),
             _ => Ok(Whose::Own),
         };
     }
-    let row = |host: String| AccountRow {
-        user: login.clone(),
-        host,
-    };
+    let row = |host: String| AccountRow { user: login.clone(), host };
     if let (Some(host), false) = (&account.user_host, account.all_hosts) {
         return Ok(Whose::Rows(vec![row(host.clone())]));
     }
-    let roles = if session.server.is_mariadb {
-        " AND is_role = 'N'"
-    } else {
-        ""
-    };
-    let query = format!(
-        "SELECT Host FROM mysql.user WHERE User = {}{roles} ORDER BY Host",
-        *session.quoting().literal(login)?
-    );
+    let roles = if session.server.is_mariadb { " AND is_role = 'N'" } else { "" };
+    let query =
+        format!("SELECT Host FROM mysql.user WHERE User = {}{roles} ORDER BY Host", *session.quoting().literal(login)?);
     let rows: Vec<AccountRow> = session
         .execute(&query)
         .await
         .map_err(|trouble| {
-            Fault::new(
-                Kind::Permission,
-                format!("the admin may not look up the rows of \"{login}\""),
-            )
-            .caused_by(&trouble)
-            .hint("name the row as `user_host`, or GRANT SELECT ON mysql.user TO the admin")
+            Fault::new(Kind::Permission, format!("the admin may not look up the rows of \"{login}\""))
+                .caused_by(&trouble)
+                .hint("name the row as `user_host`, or GRANT SELECT ON mysql.user TO the admin")
         })?
         .into_iter()
         .flatten()
@@ -119,17 +95,11 @@ pub(crate) async fn whose(
         .map(row)
         .collect();
     match rows.as_slice() {
-        [] => Err(Fault::new(
-            Kind::NotFound,
-            format!("the server has no account \"{login}\""),
-        )),
+        [] => Err(Fault::new(Kind::NotFound, format!("the server has no account \"{login}\""))),
         [_, _, ..] if !account.all_hosts => {
             let known: Vec<String> = rows.iter().map(ToString::to_string).collect();
-            Err(Fault::new(
-                Kind::InvalidInput,
-                format!("\"{login}\" is several accounts: {}", known.join(", ")),
-            )
-            .hint("name one row's host as `user_host`, or set `all_hosts = true`"))
+            Err(Fault::new(Kind::InvalidInput, format!("\"{login}\" is several accounts: {}", known.join(", ")))
+                .hint("name one row's host as `user_host`, or set `all_hosts = true`"))
         }
         _ => Ok(Whose::Rows(rows)),
     }
@@ -157,16 +127,8 @@ mod tests {
                 &["mysql_native_password"],
                 Some(""),
             ),
-            (
-                "CREATE USER `a`@`%` IDENTIFIED VIA ed25519 USING 'aa' OR unix_socket",
-                &["ed25519", "unix_socket"],
-                None,
-            ),
-            (
-                "CREATE USER `a`@`%` IDENTIFIED VIA unix_socket",
-                &["unix_socket"],
-                None,
-            ),
+            ("CREATE USER `a`@`%` IDENTIFIED VIA ed25519 USING 'aa' OR unix_socket", &["ed25519", "unix_socket"], None),
+            ("CREATE USER `a`@`%` IDENTIFIED VIA unix_socket", &["unix_socket"], None),
             ("CREATE USER `a`@`%`", &[], None),
         ];
         for (text, methods, expiry) in cases {

@@ -19,28 +19,16 @@ pub(crate) async fn statements(
     old: &Secret,
 ) -> Result<Vec<Zeroizing<String>>, Fault> {
     if account.dual_password && !session.server.has_dual_passwords() {
-        return Err(Fault::new(
-            Kind::Unsupported,
-            format!("{} has no dual passwords", session.server.text),
-        )
-        .hint("leave out `dual_password`, or use MySQL 8.0.14 or later"));
+        return Err(Fault::new(Kind::Unsupported, format!("{} has no dual passwords", session.server.text))
+            .hint("leave out `dual_password`, or use MySQL 8.0.14 or later"));
     }
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "neither server takes a new password but as text of a statement"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "neither server takes a new password but as text of a statement")]
     let (next, old) = (next.expose(), old.expose());
     if next.is_empty() {
-        return Err(Fault::new(
-            Kind::InvalidInput,
-            "an empty password would open the account to everybody",
-        ));
+        return Err(Fault::new(Kind::InvalidInput, "an empty password would open the account to everybody"));
     }
     if next.contains('\0') {
-        return Err(Fault::new(
-            Kind::InvalidInput,
-            "a password cannot hold a NUL character: clients would end there",
-        ));
+        return Err(Fault::new(Kind::InvalidInput, "a password cannot hold a NUL character: clients would end there"));
     }
     let proofs = if session.server.is_mariadb && !checks_passwords(session).await {
         let mut proofs = Vec::new();
@@ -58,11 +46,7 @@ pub(crate) async fn statements(
         &session.server,
         session.quoting(),
         whose,
-        statement::Secrets {
-            next,
-            old,
-            proofs: &proofs,
-        },
+        statement::Secrets { next, old, proofs: &proofs },
         account.dual_password,
     )
 }
@@ -88,12 +72,10 @@ async fn methods(session: &mut Session, whose: &Whose) -> Vec<Option<String>> {
     let mut methods = Vec::new();
     for row in &rows {
         let described = session.describe(row).await;
-        methods.push(
-            described.and_then(|description| match description.methods.as_slice() {
-                [method] => Some(method.clone()),
-                _ => None,
-            }),
-        );
+        methods.push(described.and_then(|description| match description.methods.as_slice() {
+            [method] => Some(method.clone()),
+            _ => None,
+        }));
     }
     methods
 }
@@ -110,36 +92,20 @@ pub(crate) fn first(whose: &Whose, count: usize) -> String {
 }
 
 /// What a person should know before a change.
-pub(crate) async fn findings(
-    session: &mut Session,
-    account: &Account,
-    whose: &Whose,
-) -> Vec<Finding> {
+pub(crate) async fn findings(session: &mut Session, account: &Account, whose: &Whose) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut found = |severity, message: String| findings.push(Finding { severity, message });
     if session.own.is_none() {
-        found(
-            Severity::Warning,
-            "the password has expired; a rotation renews it".to_owned(),
-        );
+        found(Severity::Warning, "the password has expired; a rotation renews it".to_owned());
     }
     if session.read_only {
-        found(
-            Severity::Error,
-            "the server is read-only: name the primary, not a replica".to_owned(),
-        );
+        found(Severity::Error, "the server is read-only: name the primary, not a replica".to_owned());
     }
     if account.dual_password && !session.server.has_dual_passwords() {
-        found(
-            Severity::Error,
-            format!("{} has no dual passwords", session.server.text),
-        );
+        found(Severity::Error, format!("{} has no dual passwords", session.server.text));
     }
     if session.tls.is_none() && account.unix_socket.is_none() && !is_loopback(&account.host) {
-        found(
-            Severity::Warning,
-            "without TLS the statement with the new password can be read on its way".to_owned(),
-        );
+        found(Severity::Warning, "without TLS the statement with the new password can be read on its way".to_owned());
     }
     let rows = match (whose, &session.own) {
         (Whose::Rows(rows), _) => rows.clone(),
@@ -157,9 +123,7 @@ pub(crate) async fn findings(
                 if !session.server.is_mariadb && method != "caching_sha2_password" {
                     found(
                         Severity::Warning,
-                        format!(
-                            "{method} is weak and deprecated: move {row} to caching_sha2_password"
-                        ),
+                        format!("{method} is weak and deprecated: move {row} to caching_sha2_password"),
                     );
                 }
             }
@@ -171,14 +135,8 @@ pub(crate) async fn findings(
                 ),
             ),
         }
-        if let Some(expiry) = description
-            .expiry
-            .filter(|expiry| expiry.starts_with("interval"))
-        {
-            found(
-                Severity::Info,
-                format!("the password of {row} expires after an {expiry}"),
-            );
+        if let Some(expiry) = description.expiry.filter(|expiry| expiry.starts_with("interval")) {
+            found(Severity::Info, format!("the password of {row} expires after an {expiry}"));
         }
     }
     findings
@@ -213,18 +171,10 @@ impl Session {
             let Some((rights, on)) = rights.split_once(" ON ") else {
                 return false;
             };
-            let wide =
-                on.starts_with("*.* ") || (self.server.is_mariadb && on.starts_with("`mysql`.* "));
-            wide && rights
-                .split(',')
-                .map(str::trim)
-                .any(|right| right == "ALL PRIVILEGES" || enough.contains(&right))
+            let wide = on.starts_with("*.* ") || (self.server.is_mariadb && on.starts_with("`mysql`.* "));
+            wide && rights.split(',').map(str::trim).any(|right| right == "ALL PRIVILEGES" || enough.contains(&right))
         });
-        if granted {
-            MayRotate::Yes
-        } else {
-            MayRotate::Unknown
-        }
+        if granted { MayRotate::Yes } else { MayRotate::Unknown }
     }
 }
 
@@ -243,18 +193,12 @@ pub(crate) async fn with_the_servers_rules(session: &mut Session, mut fault: Fau
         let (Some(name), Some(value)) = (columns.next(), columns.next()) else {
             continue;
         };
-        let is_length = [
-            "validate_password.length",
-            "validate_password_length",
-            "simple_password_check_minimal_length",
-        ]
-        .contains(&name.as_str());
+        let is_length =
+            ["validate_password.length", "validate_password_length", "simple_password_check_minimal_length"]
+                .contains(&name.as_str());
         if let (true, Ok(length)) = (is_length, value.parse()) {
             let learned = fault.learned.get_or_insert_default();
-            **learned = learned.and(&PasswordLimits {
-                min_length: Some(length),
-                ..PasswordLimits::default()
-            });
+            **learned = learned.and(&PasswordLimits { min_length: Some(length), ..PasswordLimits::default() });
         }
         fault.causes.push(format!("{name} = {value}"));
     }

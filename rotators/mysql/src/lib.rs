@@ -14,8 +14,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use turnlock_kit::tls::Tls;
 use turnlock_kit::{
-    Admin, Change, Credential, CredentialState, Done, Fault, Findings, Finished, Kind, MayRotate,
-    Overlap, PasswordLimits, Rotator, Threshold, Traits, Verdicts, WorkingSet,
+    Admin, Change, Credential, CredentialState, Done, Fault, Findings, Finished, Kind, MayRotate, Overlap,
+    PasswordLimits, Rotator, Threshold, Traits, Verdicts, WorkingSet,
 };
 
 use session::{NotIn, Session};
@@ -77,8 +77,7 @@ impl Rotator for Mysql {
     type Account = Account;
     const PLUGIN: &'static str = "mysql";
     const SUMMARY: &'static str = "Rotates the password of a MySQL or MariaDB account.";
-    const EXAMPLE_ACCOUNT: &'static str =
-        r#"{"host": "db1.example.com", "login": "app", "ca": "/etc/ssl/db-ca.pem"}"#;
+    const EXAMPLE_ACCOUNT: &'static str = r#"{"host": "db1.example.com", "login": "app", "ca": "/etc/ssl/db-ca.pem"}"#;
     const DEFAULT_PORT: Option<u16> = Some(3306);
     const URL_SCHEMES: &'static [&'static str] = &["mysql", "mariadb"];
 
@@ -88,20 +87,12 @@ impl Rotator for Mysql {
             overlap: if dual { Overlap::Both } else { Overlap::None },
             finish: dual,
             // caching_sha2_password takes 256 bytes.
-            password: PasswordLimits {
-                min_length: Some(1),
-                max_length: Some(255),
-                ..PasswordLimits::default()
-            },
+            password: PasswordLimits { min_length: Some(1), max_length: Some(255), ..PasswordLimits::default() },
             ..Traits::password()
         }
     }
 
-    async fn check(
-        account: &Account,
-        current: &Credential,
-        admin: Option<&Admin>,
-    ) -> Result<Findings, Fault> {
+    async fn check(account: &Account, current: &Credential, admin: Option<&Admin>) -> Result<Findings, Fault> {
         let worker = WorkingSet::choose(&account.login, current, admin)?;
         let mut session = Session::open(account, worker.login, worker.password).await?;
         let whose = accounts::whose(&mut session, account, worker.is_admin).await?;
@@ -120,17 +111,12 @@ impl Rotator for Mysql {
         })
     }
 
-    async fn apply(
-        account: &Account,
-        change: &Change,
-        threshold: Threshold,
-    ) -> Result<Done, Fault> {
+    async fn apply(account: &Account, change: &Change, threshold: Threshold) -> Result<Done, Fault> {
         let worker = WorkingSet::choose(&account.login, &change.current, change.admin.as_ref())?;
         let next = change.next_password()?;
         let mut session = Session::open(account, worker.login, worker.password).await?;
         let whose = accounts::whose(&mut session, account, worker.is_admin).await?;
-        let statements =
-            change::statements(&mut session, account, &whose, next, worker.password).await?;
+        let statements = change::statements(&mut session, account, &whose, next, worker.password).await?;
 
         let crossed = threshold.cross().await?;
         let mut changed = 0;
@@ -139,17 +125,11 @@ impl Rotator for Mysql {
                 changed += 1;
                 continue;
             };
-            let definite = changed == 0
-                && trouble
-                    .code()
-                    .is_some_and(|code| refusal::DEFINITE_REFUSALS.contains(&code));
+            let definite =
+                changed == 0 && trouble.code().is_some_and(|code| refusal::DEFINITE_REFUSALS.contains(&code));
             let mut fault = refusal::of_change(account, worker.login, &trouble);
             if changed > 0 {
-                fault.message = format!(
-                    "{} (rows changed before: {})",
-                    fault.message,
-                    change::first(&whose, changed)
-                );
+                fault.message = format!("{} (rows changed before: {})", fault.message, change::first(&whose, changed));
             }
             if !definite {
                 return Err(fault);
@@ -160,21 +140,13 @@ impl Rotator for Mysql {
         Ok(crossed.done())
     }
 
-    async fn verify(
-        account: &Account,
-        credential: &Credential,
-        _admin: Option<&Admin>,
-    ) -> Result<Verdicts, Fault> {
+    async fn verify(account: &Account, credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
         let own = WorkingSet::choose(&account.login, credential, None)?;
         match Session::open(account, own.login, own.password).await {
-            Ok(session) if session.own.is_none() => {
-                Ok(Verdicts::accepted_but(CredentialState::Expired))
-            }
+            Ok(session) if session.own.is_none() => Ok(Verdicts::accepted_but(CredentialState::Expired)),
             Ok(_) => Ok(Verdicts::accepted()),
             Err(NotIn::Expired(_)) => Ok(Verdicts::accepted_but(CredentialState::Expired)),
-            Err(NotIn::Other(fault)) if fault.kind == Kind::Authentication => {
-                Ok(Verdicts::refused())
-            }
+            Err(NotIn::Other(fault)) if fault.kind == Kind::Authentication => Ok(Verdicts::refused()),
             Err(NotIn::Other(fault)) => Err(fault),
         }
     }
@@ -202,14 +174,8 @@ impl Rotator for Mysql {
             }),
             Err(trouble) => {
                 let fault = refusal::of_change(account, worker.login, &trouble);
-                let definite = trouble
-                    .code()
-                    .is_some_and(|code| refusal::DEFINITE_REFUSALS.contains(&code));
-                Err(if definite {
-                    crossed.definitely_refused(fault)
-                } else {
-                    fault
-                })
+                let definite = trouble.code().is_some_and(|code| refusal::DEFINITE_REFUSALS.contains(&code));
+                Err(if definite { crossed.definitely_refused(fault) } else { fault })
             }
         }
     }

@@ -68,11 +68,9 @@ pub(crate) fn of_log_in(account: &Account, login: &str, trouble: &Trouble) -> Fa
             format!("{place} wants a log-in of \"{login}\" that is not spoken here"),
             "spoken are caching_sha2_password, sha256_password, mysql_native_password and ed25519",
         ),
-        Trouble::Garbage(_) => (
-            Kind::Unsupported,
-            format!("{place} does not answer like MySQL or MariaDB"),
-            "check host and port",
-        ),
+        Trouble::Garbage(_) => {
+            (Kind::Unsupported, format!("{place} does not answer like MySQL or MariaDB"), "check host and port")
+        }
         Trouble::Connection(_) => {
             return fault(Kind::Unreachable, format!("{place} could not be reached"));
         }
@@ -90,9 +88,7 @@ fn answered(account: &Account, login: &str, number: u16, trouble: &Trouble) -> F
         ),
         code::MUST_CHANGE_PASSWORD_LOGIN => (
             Kind::Permission,
-            format!(
-                "the password of \"{login}\" has expired and {place} does not let it change itself"
-            ),
+            format!("the password of \"{login}\" has expired and {place} does not let it change itself"),
             "name an admin record that resets it",
         ),
         1698 => (
@@ -125,16 +121,8 @@ fn answered(account: &Account, login: &str, number: u16, trouble: &Trouble) -> F
             format!("{place} has no connection left for \"{login}\""),
             "try again later, or raise max_connections or the account's limit",
         ),
-        3159 => (
-            Kind::Tls,
-            format!("{place} wants TLS"),
-            "leave out `tls = disable`",
-        ),
-        _ => (
-            Kind::Unreachable,
-            format!("{place} did not let \"{login}\" in"),
-            "the cause says why",
-        ),
+        3159 => (Kind::Tls, format!("{place} wants TLS"), "leave out `tls = disable`"),
+        _ => (Kind::Unreachable, format!("{place} did not let \"{login}\" in"), "the cause says why"),
     };
     Fault::new(kind, message).caused_by(trouble).hint(hint)
 }
@@ -189,7 +177,5 @@ pub(crate) fn of_change(account: &Account, by: &str, trouble: &Trouble) -> Fault
 }
 
 fn is_tls(error: &std::io::Error) -> bool {
-    error
-        .get_ref()
-        .is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>())
+    error.get_ref().is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>())
 }

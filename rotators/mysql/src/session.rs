@@ -56,22 +56,11 @@ impl From<Fault> for NotIn {
 
 impl Session {
     /// Logs in, and learns what decides the statements.
-    pub(crate) async fn open(
-        account: &Account,
-        login: &str,
-        password: &Secret,
-    ) -> Result<Self, NotIn> {
+    pub(crate) async fn open(account: &Account, login: &str, password: &Secret) -> Result<Self, NotIn> {
         let connecting = async {
             let (stream, privacy, believed) = connect(account).await?;
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "it is proven to the server that the account names"
-            )]
-            let terms = Login {
-                user: login,
-                password: password.expose(),
-                db: account.db.as_deref(),
-            };
+            #[expect(clippy::disallowed_methods, reason = "it is proven to the server that the account names")]
+            let terms = Login { user: login, password: password.expose(), db: account.db.as_deref() };
             if terms.password.is_empty() {
                 return Err(NotIn::Other(
                     Fault::new(Kind::InvalidInput, format!("the password of \"{login}\" is empty"))
@@ -88,22 +77,10 @@ impl Session {
         };
         let (wire, believed) = tokio::time::timeout(CONNECT_WITHIN, connecting)
             .await
-            .map_err(|_| {
-                Fault::new(
-                    Kind::Unreachable,
-                    format!("{} did not answer within 10 s", account.place()),
-                )
-            })??;
+            .map_err(|_| Fault::new(Kind::Unreachable, format!("{} did not answer within 10 s", account.place())))??;
         let tls = wire.tls.map(|version| format!("{version}, {believed}"));
         let server = Server::named(&wire.server_version);
-        let mut session = Self {
-            wire,
-            server,
-            own: None,
-            read_only: false,
-            tls,
-            surely_utf8: false,
-        };
+        let mut session = Self { wire, server, own: None, read_only: false, tls, surely_utf8: false };
         session.settle(account, login).await?;
         Ok(session)
     }
@@ -113,24 +90,15 @@ impl Session {
     /// told already how the server reads backslashes.
     async fn settle(&mut self, account: &Account, login: &str) -> Result<(), Fault> {
         let lost = |trouble: &Trouble| {
-            Fault::new(
-                Kind::Unreachable,
-                format!("{} ended the session of \"{login}\"", account.place()),
-            )
-            .caused_by(trouble)
+            Fault::new(Kind::Unreachable, format!("{} ended the session of \"{login}\"", account.place()))
+                .caused_by(trouble)
         };
-        match self
-            .execute("SET NAMES utf8mb4, SESSION sql_mode = 'NO_BACKSLASH_ESCAPES'")
-            .await
-        {
+        match self.execute("SET NAMES utf8mb4, SESSION sql_mode = 'NO_BACKSLASH_ESCAPES'").await {
             Ok(_) => self.surely_utf8 = true,
             Err(trouble) if trouble.code() == Some(code::MUST_CHANGE_PASSWORD) => {}
             Err(trouble) => return Err(lost(&trouble)),
         }
-        let rows = match self
-            .execute("SELECT CURRENT_USER(), @@GLOBAL.read_only")
-            .await
-        {
+        let rows = match self.execute("SELECT CURRENT_USER(), @@GLOBAL.read_only").await {
             Ok(rows) => rows,
             Err(trouble) if trouble.code() == Some(code::MUST_CHANGE_PASSWORD) => {
                 return self.was_asked(account, login).await;
@@ -140,10 +108,7 @@ impl Session {
         let mut columns = rows.into_iter().flatten().flatten();
         let own = columns.next().unwrap_or_default();
         let (user, host) = own.rsplit_once('@').unwrap_or_default();
-        self.own = Some(AccountRow {
-            user: user.to_owned(),
-            host: host.to_owned(),
-        });
+        self.own = Some(AccountRow { user: user.to_owned(), host: host.to_owned() });
         self.read_only = columns.next().is_some_and(|value| value != "0");
         self.was_asked(account, login).await
     }
@@ -165,10 +130,7 @@ impl Session {
         }
         let own = self.own.clone();
         let asked = match own {
-            Some(own) => self
-                .describe(&own)
-                .await
-                .is_some_and(|description| !description.trusts_the_system()),
+            Some(own) => self.describe(&own).await.is_some_and(|description| !description.trusts_the_system()),
             None => false,
         };
         if asked {
@@ -188,10 +150,7 @@ impl Session {
         } else {
             self.quoting().account(row).ok()?
         };
-        let rows = self
-            .execute(&format!("SHOW CREATE USER {whose}"))
-            .await
-            .ok()?;
+        let rows = self.execute(&format!("SHOW CREATE USER {whose}")).await.ok()?;
         let text = rows.into_iter().flatten().flatten().next()?;
         Some(Description::read(&text))
     }
@@ -221,9 +180,7 @@ async fn connect(account: &Account) -> Result<Connected, Fault> {
         .await
         .map_err(|error| unreachable_at(&account.place(), &error))?;
     // Without it every second packet waits for an acknowledgement.
-    stream
-        .set_nodelay(true)
-        .map_err(|error| unreachable_at(&account.place(), &error))?;
+    stream.set_nodelay(true).map_err(|error| unreachable_at(&account.place(), &error))?;
     let effective = account.tls.effective(&account.host);
     let (mode, required) = match effective {
         Effective::Clear => return Ok((Box::new(stream), Privacy::None, "")),
@@ -240,35 +197,22 @@ async fn connect(account: &Account) -> Result<Connected, Fault> {
     let name = match name.parse::<IpAddr>() {
         Ok(address) => ServerName::from(address),
         Err(_) => ServerName::try_from(name.clone()).map_err(|error| {
-            Fault::new(
-                Kind::InvalidInput,
-                format!("\"{name}\" cannot be the name in a certificate"),
-            )
-            .caused_by(&error)
+            Fault::new(Kind::InvalidInput, format!("\"{name}\" cannot be the name in a certificate")).caused_by(&error)
         })?,
     };
-    let privacy = Privacy::Tls {
-        config: Arc::new(account.tls.client_config(mode)?),
-        name,
-        required,
-    };
+    let privacy = Privacy::Tls { config: Arc::new(account.tls.client_config(mode)?), name, required };
     Ok((Box::new(stream), privacy, believed))
 }
 
 #[cfg(unix)]
 async fn connect_socket(path: &str) -> Result<Connected, Fault> {
-    let stream = tokio::net::UnixStream::connect(path)
-        .await
-        .map_err(|error| unreachable_at(path, &error))?;
+    let stream = tokio::net::UnixStream::connect(path).await.map_err(|error| unreachable_at(path, &error))?;
     Ok((Box::new(stream), Privacy::Given, ""))
 }
 
 #[cfg(not(unix))]
 async fn connect_socket(_path: &str) -> Result<Connected, Fault> {
-    Err(Fault::new(
-        Kind::Unsupported,
-        "there are no Unix sockets on this system",
-    ))
+    Err(Fault::new(Kind::Unsupported, "there are no Unix sockets on this system"))
 }
 
 fn unreachable_at(place: &str, error: &std::io::Error) -> Fault {

@@ -22,18 +22,12 @@ impl Server {
             Some(rest) if is_mariadb => rest,
             _ => greeting,
         };
-        let mut numbers = own
-            .split(|c: char| !c.is_ascii_digit())
-            .map_while(|number| number.parse().ok());
+        let mut numbers = own.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
         let mut next = || numbers.next().unwrap_or(0);
         Self {
             is_mariadb,
             version: (next(), next(), next()),
-            text: if is_mariadb {
-                own.to_owned()
-            } else {
-                format!("MySQL {own}")
-            },
+            text: if is_mariadb { own.to_owned() } else { format!("MySQL {own}") },
         }
     }
 
@@ -81,10 +75,7 @@ impl Quoting {
     /// The quote itself is doubled, which every mode understands.
     pub(crate) fn literal(self, text: &str) -> Result<Zeroizing<String>, Fault> {
         if text.contains('\0') {
-            return Err(Fault::new(
-                Kind::InvalidInput,
-                "a name or a password cannot hold a NUL character",
-            ));
+            return Err(Fault::new(Kind::InvalidInput, "a name or a password cannot hold a NUL character"));
         }
         if !self.surely_utf8 && !text.is_ascii() {
             return Err(Fault::new(
@@ -106,11 +97,7 @@ impl Quoting {
     }
 
     pub(crate) fn account(self, row: &AccountRow) -> Result<String, Fault> {
-        Ok(format!(
-            "{}@{}",
-            *self.literal(&row.user)?,
-            *self.literal(&row.host)?
-        ))
+        Ok(format!("{}@{}", *self.literal(&row.user)?, *self.literal(&row.host)?))
     }
 }
 
@@ -151,30 +138,19 @@ pub(crate) fn change(
 ) -> Result<Vec<Zeroizing<String>>, Fault> {
     let names: Vec<Option<String>> = match whose {
         Whose::Own => vec![None],
-        Whose::Rows(rows) => rows
-            .iter()
-            .map(|row| quoting.account(row).map(Some))
-            .collect::<Result<_, Fault>>()?,
+        Whose::Rows(rows) => rows.iter().map(|row| quoting.account(row).map(Some)).collect::<Result<_, Fault>>()?,
     };
     if server.is_mariadb {
         let plain = Proof::Password(secrets.next);
         let proofs = secrets.proofs.iter().chain(std::iter::repeat(&plain));
-        return names
-            .iter()
-            .zip(proofs)
-            .map(|(name, proof)| set_password(quoting, name.as_deref(), proof))
-            .collect();
+        return names.iter().zip(proofs).map(|(name, proof)| set_password(quoting, name.as_deref(), proof)).collect();
     }
     let clauses: Vec<Zeroizing<String>> = names
         .iter()
         .map(|name| identified_by(server, quoting, name.as_deref(), secrets, retain))
         .collect::<Result<_, Fault>>()?;
     let texts: Vec<&str> = clauses.iter().map(|clause| clause.as_str()).collect();
-    let at_once = if server.changes_many_at_once() {
-        texts.len().max(1)
-    } else {
-        1
-    };
+    let at_once = if server.changes_many_at_once() { texts.len().max(1) } else { 1 };
     Ok(texts
         .chunks(at_once)
         .map(|clauses| {
@@ -186,18 +162,11 @@ pub(crate) fn change(
 
 /// MariaDB: its ALTER USER would turn an ed25519 account into
 /// mysql_native_password, and ordinary users may not use it.
-fn set_password(
-    quoting: Quoting,
-    name: Option<&str>,
-    proof: &Proof<'_>,
-) -> Result<Zeroizing<String>, Fault> {
+fn set_password(quoting: Quoting, name: Option<&str>, proof: &Proof<'_>) -> Result<Zeroizing<String>, Fault> {
     let whose = name.map_or(String::new(), |name| format!(" FOR {name}"));
     Ok(Zeroizing::new(match proof {
         Proof::Password(password) => {
-            format!(
-                "SET PASSWORD{whose} = PASSWORD({})",
-                *quoting.literal(password)?
-            )
+            format!("SET PASSWORD{whose} = PASSWORD({})", *quoting.literal(password)?)
         }
         Proof::Verifier(verifier) => {
             format!("SET PASSWORD{whose} = {}", *quoting.literal(verifier)?)
@@ -225,11 +194,7 @@ fn identified_by(
         name.unwrap_or("USER()"),
         *next,
         *replace,
-        if retain {
-            " RETAIN CURRENT PASSWORD"
-        } else {
-            ""
-        },
+        if retain { " RETAIN CURRENT PASSWORD" } else { "" },
     )))
 }
 
@@ -239,10 +204,8 @@ pub(crate) fn discard(quoting: Quoting, whose: &Whose) -> Result<String, Fault> 
         Whose::Own => return Ok("ALTER USER USER() DISCARD OLD PASSWORD".to_owned()),
         Whose::Rows(rows) => rows,
     };
-    let parts: Result<Vec<_>, Fault> = rows
-        .iter()
-        .map(|row| Ok(format!("{} DISCARD OLD PASSWORD", quoting.account(row)?)))
-        .collect();
+    let parts: Result<Vec<_>, Fault> =
+        rows.iter().map(|row| Ok(format!("{} DISCARD OLD PASSWORD", quoting.account(row)?))).collect();
     Ok(format!("ALTER USER {}", parts?.join(", ")))
 }
 
@@ -270,10 +233,7 @@ mod tests {
     }
 
     fn quoting(backslash_escapes: bool) -> Quoting {
-        Quoting {
-            backslash_escapes,
-            surely_utf8: true,
-        }
+        Quoting { backslash_escapes, surely_utf8: true }
     }
 
     fn hostile() -> impl Strategy<Value = String> {
@@ -345,26 +305,14 @@ mod tests {
     #[test]
     fn one_statement_for_each_kind_of_change() {
         let rows = |hosts: &[&str]| {
-            Whose::Rows(
-                hosts
-                    .iter()
-                    .map(|host| AccountRow {
-                        user: "app".into(),
-                        host: (*host).into(),
-                    })
-                    .collect(),
-            )
+            Whose::Rows(hosts.iter().map(|host| AccountRow { user: "app".into(), host: (*host).into() }).collect())
         };
         let text = |server: &str, whose: &Whose, retain| {
             change(
                 &Server::named(server),
                 quoting(true),
                 whose,
-                Secrets {
-                    next: "new",
-                    old: "old",
-                    proofs: &[],
-                },
+                Secrets { next: "new", old: "old", proofs: &[] },
                 retain,
             )
             .unwrap()
@@ -377,23 +325,14 @@ mod tests {
             text("9.1.0", &Whose::Own, true),
             ["ALTER USER USER() IDENTIFIED BY 'new' REPLACE 'old' RETAIN CURRENT PASSWORD"]
         );
-        assert_eq!(
-            text("5.7.44", &Whose::Own, false),
-            ["ALTER USER USER() IDENTIFIED BY 'new'"]
-        );
+        assert_eq!(text("5.7.44", &Whose::Own, false), ["ALTER USER USER() IDENTIFIED BY 'new'"]);
         assert_eq!(
             text("8.4.0", &rows(&["%", "10.%"]), false),
             ["ALTER USER 'app'@'%' IDENTIFIED BY 'new', 'app'@'10.%' IDENTIFIED BY 'new'"]
         );
         assert_eq!(text("5.7.44", &rows(&["%", "10.%"]), false).len(), 2);
-        assert_eq!(
-            text(maria, &Whose::Own, false),
-            ["SET PASSWORD = PASSWORD('new')"]
-        );
-        assert_eq!(
-            text(maria, &rows(&["%"]), false),
-            ["SET PASSWORD FOR 'app'@'%' = PASSWORD('new')"]
-        );
+        assert_eq!(text(maria, &Whose::Own, false), ["SET PASSWORD = PASSWORD('new')"]);
+        assert_eq!(text(maria, &rows(&["%"]), false), ["SET PASSWORD FOR 'app'@'%' = PASSWORD('new')"]);
         assert_eq!(
             discard(quoting(true), &rows(&["%", "::1"])).unwrap(),
             "ALTER USER 'app'@'%' DISCARD OLD PASSWORD, 'app'@'::1' DISCARD OLD PASSWORD"

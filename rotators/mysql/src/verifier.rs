@@ -22,11 +22,7 @@ fn native(password: &str) -> String {
     let once = digest(&SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes());
     let mut twice = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     twice.update(once.as_ref());
-    twice
-        .finish()
-        .as_ref()
-        .iter()
-        .fold("*".to_owned(), |text, byte| format!("{text}{byte:02X}"))
+    twice.finish().as_ref().iter().fold("*".to_owned(), |text, byte| format!("{text}{byte:02X}"))
 }
 
 /// An Ed25519 public key whose seed is the password, however long.
@@ -36,11 +32,7 @@ fn ed25519(password: &str) -> String {
     for (to, from) in scalar.iter_mut().zip(expanded.as_ref()) {
         *to = *from;
     }
-    STANDARD_NO_PAD.encode(
-        EdwardsPoint::mul_base_clamped(*scalar)
-            .compress()
-            .as_bytes(),
-    )
+    STANDARD_NO_PAD.encode(EdwardsPoint::mul_base_clamped(*scalar).compress().as_bytes())
 }
 
 #[cfg(test)]
@@ -51,16 +43,8 @@ mod tests {
     fn verifiers_are_the_servers_own() {
         // As MariaDB 10.11 stored them for PASSWORD('…').
         let cases = [
-            (
-                "mysql_native_password",
-                "old-pw-1",
-                "*456895E369F0A8A8EA3644AC5336983297A55D13",
-            ),
-            (
-                "ed25519",
-                "old-ed",
-                "wYS0maA6nMZWnzdGN47SL2fSWi3GL0N/i+yIvGmQ8Zg",
-            ),
+            ("mysql_native_password", "old-pw-1", "*456895E369F0A8A8EA3644AC5336983297A55D13"),
+            ("ed25519", "old-ed", "wYS0maA6nMZWnzdGN47SL2fSWi3GL0N/i+yIvGmQ8Zg"),
         ];
         for (method, password, stored) in cases {
             assert_eq!(verifier(method, password).as_deref(), Some(stored));

@@ -15,9 +15,7 @@ use std::sync::Arc;
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
 use mysql_common::constants::{CapabilityFlags, StatusFlags};
 use mysql_common::io::ParseBuf;
-use mysql_common::packets::{
-    AuthPlugin, AuthSwitchRequest, HandshakePacket, HandshakeResponse, SslRequest,
-};
+use mysql_common::packets::{AuthPlugin, AuthSwitchRequest, HandshakePacket, HandshakeResponse, SslRequest};
 use mysql_common::proto::MySerialize;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{ServerName, SubjectPublicKeyInfoDer};
@@ -159,20 +157,10 @@ impl Wire {
         if login.db.is_some() {
             capabilities |= CapabilityFlags::CLIENT_CONNECT_WITH_DB;
         }
-        if let Privacy::Tls {
-            config,
-            name,
-            required,
-        } = privacy
-        {
+        if let Privacy::Tls { config, name, required } = privacy {
             if offered.contains(CapabilityFlags::CLIENT_SSL) {
                 capabilities |= CapabilityFlags::CLIENT_SSL;
-                wire.send(&SslRequest::new(
-                    capabilities,
-                    LARGEST_PACKET as u32,
-                    UTF8MB4,
-                ))
-                .await?;
+                wire.send(&SslRequest::new(capabilities, LARGEST_PACKET as u32, UTF8MB4)).await?;
                 wire.encrypt(config, name).await?;
             } else if required {
                 return Err(Trouble::NoTls);
@@ -193,9 +181,7 @@ impl Wire {
             login.db.map(str::as_bytes),
             Some(plugin.borrow()),
             capabilities,
-            capabilities
-                .contains(CapabilityFlags::CLIENT_CONNECT_ATTRS)
-                .then_some(attributes),
+            capabilities.contains(CapabilityFlags::CLIENT_CONNECT_ATTRS).then_some(attributes),
             LARGEST_PACKET as u32,
         ))
         .await?;
@@ -216,10 +202,7 @@ impl Wire {
                     wire.answer_switch(&plugin, &nonce, login.password).await?;
                 }
                 Some((0xfe, _)) => return Err(Trouble::Plugin("mysql_old_password".to_owned())),
-                Some((0x01, rest)) => {
-                    wire.answer_more(&plugin, rest, &nonce, login.password)
-                        .await?
-                }
+                Some((0x01, rest)) => wire.answer_more(&plugin, rest, &nonce, login.password).await?,
                 _ => return Err(Trouble::Garbage("not an answer to a log-in")),
             }
         }
@@ -241,9 +224,7 @@ impl Wire {
                 return Ok(Vec::new());
             }
             Some(0xfb) => return Err(Trouble::Garbage("it asks for a file of ours")),
-            _ => ParseBuf(&first)
-                .checked_eat_lenenc_int()
-                .ok_or(Trouble::Garbage("not an answer to a statement"))?,
+            _ => ParseBuf(&first).checked_eat_lenenc_int().ok_or(Trouble::Garbage("not an answer to a statement"))?,
         };
         for _ in 0..columns {
             self.receive().await?;
@@ -264,23 +245,14 @@ impl Wire {
     /// Whether the server reads a backslash in a literal as itself. It tells
     /// with every success, so this needs no query.
     pub(crate) fn no_backslash_escapes(&self) -> bool {
-        self.status
-            .contains(StatusFlags::SERVER_STATUS_NO_BACKSLASH_ESCAPES)
+        self.status.contains(StatusFlags::SERVER_STATUS_NO_BACKSLASH_ESCAPES)
     }
 
-    async fn answer_switch(
-        &mut self,
-        plugin: &AuthPlugin<'_>,
-        nonce: &[u8],
-        password: &str,
-    ) -> Result<(), Trouble> {
+    async fn answer_switch(&mut self, plugin: &AuthPlugin<'_>, nonce: &[u8], password: &str) -> Result<(), Trouble> {
         match plugin {
-            AuthPlugin::CachingSha2Password
-            | AuthPlugin::MysqlNativePassword
-            | AuthPlugin::Ed25519 => {
+            AuthPlugin::CachingSha2Password | AuthPlugin::MysqlNativePassword | AuthPlugin::Ed25519 => {
                 let scramble = plugin.gen_data(Some(password), nonce);
-                self.send_bytes(scramble.as_deref().unwrap_or_default())
-                    .await
+                self.send_bytes(scramble.as_deref().unwrap_or_default()).await
             }
             AuthPlugin::Other(name) if name.as_ref() == SHA256_PASSWORD => {
                 if self.private {
@@ -292,9 +264,7 @@ impl Wire {
             }
             // Whatever else there is would have the password in clear, or in a
             // form as good as clear, or is not about passwords.
-            other => Err(Trouble::Plugin(
-                String::from_utf8_lossy(other.as_bytes()).into_owned(),
-            )),
+            other => Err(Trouble::Plugin(String::from_utf8_lossy(other.as_bytes()).into_owned())),
         }
     }
 
@@ -330,11 +300,7 @@ impl Wire {
         self.send_bytes(&bytes).await
     }
 
-    async fn encrypt(
-        &mut self,
-        config: Arc<ClientConfig>,
-        name: ServerName<'static>,
-    ) -> Result<(), Trouble> {
+    async fn encrypt(&mut self, config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<(), Trouble> {
         let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
         let stream = TlsConnector::from(config).connect(name, plain).await?;
         self.tls = stream
@@ -429,9 +395,7 @@ fn row(packet: &[u8]) -> Result<Row, Trouble> {
             row.push(None);
             continue;
         }
-        let value = rest
-            .checked_eat_lenenc_str()
-            .ok_or(Trouble::Garbage("a broken row"))?;
+        let value = rest.checked_eat_lenenc_str().ok_or(Trouble::Garbage("a broken row"))?;
         row.push(Some(String::from_utf8_lossy(value).into_owned()));
     }
     Ok(row)
@@ -441,9 +405,7 @@ fn parsed<'a, T: mysql_common::proto::MyDeserialize<'a, Ctx = ()>>(
     packet: &'a [u8],
     otherwise: &'static str,
 ) -> Result<T, Trouble> {
-    ParseBuf(packet)
-        .parse(())
-        .map_err(|_| Trouble::Garbage(otherwise))
+    ParseBuf(packet).parse(()).map_err(|_| Trouble::Garbage(otherwise))
 }
 
 /// The password for the server's own key, as SHA-2 log-ins want it without
@@ -453,19 +415,10 @@ fn sealed(key: &[u8], nonce: &[u8], password: &str) -> Result<Vec<u8>, Trouble> 
     let key = SubjectPublicKeyInfoDer::from_pem_slice(key).map_err(|_| unusable())?;
     let key = PublicEncryptingKey::from_der(&key).map_err(|_| unusable())?;
     let key = OaepPublicEncryptingKey::new(key).map_err(|_| unusable())?;
-    let masked: Zeroizing<Vec<u8>> = Zeroizing::new(
-        password
-            .bytes()
-            .chain([0])
-            .zip(nonce.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask)
-            .collect(),
-    );
+    let masked: Zeroizing<Vec<u8>> =
+        Zeroizing::new(password.bytes().chain([0]).zip(nonce.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect());
     let mut sealed = vec![0; key.ciphertext_size()];
-    let length = key
-        .encrypt(&OAEP_SHA1_MGF1SHA1, &masked, &mut sealed, None)
-        .map_err(|_| unusable())?
-        .len();
+    let length = key.encrypt(&OAEP_SHA1_MGF1SHA1, &masked, &mut sealed, None).map_err(|_| unusable())?.len();
     sealed.truncate(length);
     Ok(sealed)
 }

@@ -3,8 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use turnlock_kit::{
-    Admin, Change, Credential, Done, Fault, Findings, MayRotate, Rotator, Threshold, Traits,
-    Verdicts, VerifyBy,
+    Admin, Change, Credential, Done, Fault, Findings, MayRotate, Rotator, Threshold, Traits, Verdicts, VerifyBy,
 };
 
 /// A password that opens nothing but the vault.
@@ -26,40 +25,19 @@ impl Rotator for Noop {
     const EXAMPLE_ACCOUNT: &'static str = r#"{"login": "door code"}"#;
 
     fn traits(_account: Option<&Account>) -> Traits {
-        Traits {
-            needs_current: false,
-            admin_reset: false,
-            verify: VerifyBy::None,
-            ..Traits::password()
-        }
+        Traits { needs_current: false, admin_reset: false, verify: VerifyBy::None, ..Traits::password() }
     }
 
-    async fn check(
-        _account: &Account,
-        _current: &Credential,
-        _admin: Option<&Admin>,
-    ) -> Result<Findings, Fault> {
-        Ok(Findings {
-            authenticated: true,
-            may_rotate: MayRotate::Yes,
-            ..Findings::default()
-        })
+    async fn check(_account: &Account, _current: &Credential, _admin: Option<&Admin>) -> Result<Findings, Fault> {
+        Ok(Findings { authenticated: true, may_rotate: MayRotate::Yes, ..Findings::default() })
     }
 
-    async fn apply(
-        _account: &Account,
-        change: &Change,
-        threshold: Threshold,
-    ) -> Result<Done, Fault> {
+    async fn apply(_account: &Account, change: &Change, threshold: Threshold) -> Result<Done, Fault> {
         change.next_password()?;
         Ok(threshold.cross().await?.done())
     }
 
-    async fn verify(
-        _account: &Account,
-        _credential: &Credential,
-        _admin: Option<&Admin>,
-    ) -> Result<Verdicts, Fault> {
+    async fn verify(_account: &Account, _credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
         Ok(Verdicts::accepted())
     }
 }

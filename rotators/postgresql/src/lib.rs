@@ -10,8 +10,8 @@ use serde::Deserialize;
 use tokio_postgres::error::SqlState;
 use turnlock_kit::tls::Tls;
 use turnlock_kit::{
-    Admin, Change, Credential, Done, Fault, Finding, Findings, Kind, MayRotate, Rotator, Severity,
-    Threshold, Traits, Verdicts, WorkingSet,
+    Admin, Change, Credential, Done, Fault, Finding, Findings, Kind, MayRotate, Rotator, Severity, Threshold, Traits,
+    Verdicts, WorkingSet,
 };
 
 use session::{Session, quoted};
@@ -58,8 +58,7 @@ impl Rotator for Postgresql {
     type Account = Account;
     const PLUGIN: &'static str = "postgresql";
     const SUMMARY: &'static str = "Rotates the password of a PostgreSQL role.";
-    const EXAMPLE_ACCOUNT: &'static str =
-        r#"{"host": "db1.example.com", "login": "app", "ca": "/etc/ssl/db-ca.pem"}"#;
+    const EXAMPLE_ACCOUNT: &'static str = r#"{"host": "db1.example.com", "login": "app", "ca": "/etc/ssl/db-ca.pem"}"#;
     const DEFAULT_PORT: Option<u16> = Some(5432);
     const URL_SCHEMES: &'static [&'static str] = &["postgres", "postgresql"];
 
@@ -67,31 +66,20 @@ impl Rotator for Postgresql {
         Traits::password()
     }
 
-    async fn check(
-        account: &Account,
-        current: &Credential,
-        admin: Option<&Admin>,
-    ) -> Result<Findings, Fault> {
+    async fn check(account: &Account, current: &Credential, admin: Option<&Admin>) -> Result<Findings, Fault> {
         let worker = WorkingSet::choose(&account.login, current, admin)?;
         let session = Session::open(account, worker.login, worker.password).await?;
         let role = session.role(&account.login, worker.is_admin, None).await?;
         let mut findings = account.tls.findings();
         if let Some(until) = &role.valid_until {
-            let (severity, what) = if role.expired {
-                (Severity::Error, "expired at")
-            } else {
-                (Severity::Info, "is valid until")
-            };
-            findings.push(Finding {
-                severity,
-                message: format!("the password {what} {until}"),
-            });
+            let (severity, what) =
+                if role.expired { (Severity::Error, "expired at") } else { (Severity::Info, "is valid until") };
+            findings.push(Finding { severity, message: format!("the password {what} {until}") });
         }
         if role.encryption == Encryption::Md5 {
             findings.push(Finding {
                 severity: Severity::Warning,
-                message: "the server sets password_encryption = md5, which is weak and deprecated"
-                    .to_owned(),
+                message: "the server sets password_encryption = md5, which is weak and deprecated".to_owned(),
             });
         }
         if role.read_only {
@@ -104,26 +92,16 @@ impl Rotator for Postgresql {
             server: Some(format!("PostgreSQL {}", role.server_version)),
             tls: session.tls.clone(),
             authenticated: true,
-            may_rotate: if role.read_only || !role.may_change {
-                MayRotate::No
-            } else {
-                MayRotate::Yes
-            },
+            may_rotate: if role.read_only || !role.may_change { MayRotate::No } else { MayRotate::Yes },
             findings,
         })
     }
 
-    async fn apply(
-        account: &Account,
-        change: &Change,
-        threshold: Threshold,
-    ) -> Result<Done, Fault> {
+    async fn apply(account: &Account, change: &Change, threshold: Threshold) -> Result<Done, Fault> {
         let worker = WorkingSet::choose(&account.login, &change.current, change.admin.as_ref())?;
         let next = change.next_password()?;
         let session = Session::open(account, worker.login, worker.password).await?;
-        let role = session
-            .role(&account.login, worker.is_admin, account.valid_days)
-            .await?;
+        let role = session.role(&account.login, worker.is_admin, account.valid_days).await?;
         let mut statement = format!(
             "ALTER ROLE {} PASSWORD {}",
             quoted(&account.login)?,
@@ -135,24 +113,14 @@ impl Rotator for Postgresql {
 
         let crossed = threshold.cross().await?;
         session.execute(&statement).await.map_err(|error| {
-            let definite = error
-                .code()
-                .is_some_and(|code| DEFINITE_REFUSALS.contains(code));
+            let definite = error.code().is_some_and(|code| DEFINITE_REFUSALS.contains(code));
             let fault = refused(account, worker.login, &error);
-            if definite {
-                crossed.definitely_refused(fault)
-            } else {
-                fault
-            }
+            if definite { crossed.definitely_refused(fault) } else { fault }
         })?;
         Ok(crossed.done())
     }
 
-    async fn verify(
-        account: &Account,
-        credential: &Credential,
-        _admin: Option<&Admin>,
-    ) -> Result<Verdicts, Fault> {
+    async fn verify(account: &Account, credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
         let own = WorkingSet::choose(&account.login, credential, None)?;
         match Session::open(account, own.login, own.password).await {
             Ok(_) => Ok(Verdicts::accepted()),
@@ -179,31 +147,23 @@ const DEFINITE_REFUSALS: &[SqlState] = &[
 fn refused(account: &Account, by: &str, error: &tokio_postgres::Error) -> Fault {
     let role = &account.login;
     let (kind, message) = match error.code() {
-        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => (
-            Kind::Permission,
-            format!("\"{by}\" may not change the password of role \"{role}\""),
-        ),
-        Some(&SqlState::UNDEFINED_OBJECT) => {
-            (Kind::NotFound, format!("there is no role \"{role}\""))
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            (Kind::Permission, format!("\"{by}\" may not change the password of role \"{role}\""))
         }
-        Some(&SqlState::INVALID_PARAMETER_VALUE) => (
-            Kind::Policy,
-            format!("the server refuses this password for role \"{role}\""),
-        ),
-        Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => (
-            Kind::Unsupported,
-            format!("the server {} is read-only", account.host),
-        ),
-        _ => (
-            Kind::Unreachable,
-            format!("changing the password of role \"{role}\" did not end with an answer"),
-        ),
+        Some(&SqlState::UNDEFINED_OBJECT) => (Kind::NotFound, format!("there is no role \"{role}\"")),
+        Some(&SqlState::INVALID_PARAMETER_VALUE) => {
+            (Kind::Policy, format!("the server refuses this password for role \"{role}\""))
+        }
+        Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
+            (Kind::Unsupported, format!("the server {} is read-only", account.host))
+        }
+        _ => (Kind::Unreachable, format!("changing the password of role \"{role}\" did not end with an answer")),
     };
     let fault = Fault::new(kind, message).caused_by(error);
     match kind {
-        Kind::Permission => fault.hint(
-            "name an admin record with CREATEROLE and ADMIN OPTION on the role, or a superuser",
-        ),
+        Kind::Permission => {
+            fault.hint("name an admin record with CREATEROLE and ADMIN OPTION on the role, or a superuser")
+        }
         Kind::Unsupported => fault.hint("name the primary server, not a standby"),
         _ => fault,
     }

@@ -42,11 +42,7 @@ impl Session {
     /// having accepted a secret. SCRAM with channel binding proves that it was
     /// asked for; where that is not to be had, a connection without any
     /// password tells.
-    pub(crate) async fn open(
-        account: &Account,
-        login: &str,
-        password: &Secret,
-    ) -> Result<Self, Fault> {
+    pub(crate) async fn open(account: &Account, login: &str, password: &Secret) -> Result<Self, Fault> {
         let databases = match &account.db {
             Some(db) => vec![db.as_str()],
             None => vec!["postgres", login],
@@ -62,12 +58,7 @@ impl Session {
         Err(last.unwrap_or_else(|| Fault::new(Kind::Internal, "no database to try")))
     }
 
-    async fn open_database(
-        account: &Account,
-        login: &str,
-        password: &Secret,
-        database: &str,
-    ) -> Result<Self, Failure> {
+    async fn open_database(account: &Account, login: &str, password: &Secret, database: &str) -> Result<Self, Failure> {
         let config = |binding, with_password| {
             let mut config = Config::new();
             match &account.unix_socket {
@@ -82,10 +73,7 @@ impl Session {
                 .connect_timeout(CONNECT_WITHIN)
                 .channel_binding(binding);
             if with_password {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the driver proves it to the server"
-                )]
+                #[expect(clippy::disallowed_methods, reason = "the driver proves it to the server")]
                 config.password(password.expose());
             }
             config
@@ -111,12 +99,7 @@ impl Session {
     }
 
     /// Reads what decides the statement, in one round trip.
-    pub(crate) async fn role(
-        &self,
-        role: &str,
-        by_admin: bool,
-        valid_days: Option<u32>,
-    ) -> Result<Role, Fault> {
+    pub(crate) async fn role(&self, role: &str, by_admin: bool, valid_days: Option<u32>) -> Result<Role, Fault> {
         let query = format!(
             "SELECT current_setting('server_version'), current_setting('password_encryption'), \
              current_setting('scram_iterations', true), pg_is_in_recovery(), \
@@ -127,18 +110,9 @@ impl Session {
             valid_days.unwrap_or(0),
             postgres_protocol::escape::escape_literal(role),
         );
-        let unreadable = || {
-            Fault::new(
-                Kind::Unsupported,
-                "the server does not answer like PostgreSQL",
-            )
-        };
+        let unreadable = || Fault::new(Kind::Unsupported, "the server does not answer like PostgreSQL");
         let messages = self.client.simple_query(&query).await.map_err(|error| {
-            Fault::new(
-                Kind::Unreachable,
-                format!("role \"{role}\" could not be looked up"),
-            )
-            .caused_by(&error)
+            Fault::new(Kind::Unreachable, format!("role \"{role}\" could not be looked up")).caused_by(&error)
         })?;
         let row = messages
             .iter()
@@ -149,9 +123,7 @@ impl Session {
             .ok_or_else(unreadable)?;
         let text = |column: usize| column_of(row, column);
         let is_true = |column: usize| text(column) == Some("t");
-        let iterations = text(2)
-            .and_then(|count| count.parse().ok())
-            .and_then(NonZeroU32::new);
+        let iterations = text(2).and_then(|count| count.parse().ok()).and_then(NonZeroU32::new);
         Ok(Role {
             server_version: text(0).ok_or_else(unreadable)?.to_owned(),
             encryption: match text(1) {
@@ -160,9 +132,7 @@ impl Session {
             },
             read_only: is_true(3),
             may_change: !by_admin || is_true(6),
-            valid_until: text(4)
-                .filter(|until| *until != "infinity")
-                .map(str::to_owned),
+            valid_until: text(4).filter(|until| *until != "infinity").map(str::to_owned),
             expired: is_true(5),
             new_valid_until: valid_days.and(text(7)).map(str::to_owned),
         })
@@ -202,12 +172,10 @@ async fn connect(account: &Account, mut config: Config) -> Result<Attempt, Fault
     let effective = account.tls.effective(&account.host);
     let (mode, ssl_mode) = match effective {
         Effective::Clear => {
-            return Ok(config.ssl_mode(SslMode::Disable).connect(NoTls).await.map(
-                |(client, connection)| {
-                    tokio::spawn(connection);
-                    Session { client, tls: None }
-                },
-            ));
+            return Ok(config.ssl_mode(SslMode::Disable).connect(NoTls).await.map(|(client, connection)| {
+                tokio::spawn(connection);
+                Session { client, tls: None }
+            }));
         }
         Effective::Opportunistic => (Mode::Require, SslMode::Prefer),
         Effective::Tls(mode) => (mode, SslMode::Require),
@@ -220,40 +188,27 @@ async fn connect(account: &Account, mut config: Config) -> Result<Attempt, Fault
             .await
             .ok()
             .and_then(|mut addresses| addresses.next())
-            .ok_or_else(|| {
-                Fault::new(
-                    Kind::Unreachable,
-                    format!("the host {} has no address", account.host),
-                )
-            })?;
+            .ok_or_else(|| Fault::new(Kind::Unreachable, format!("the host {} has no address", account.host)))?;
         let mut renamed = Config::new();
         renamed.host(name).hostaddr(address.ip());
         carry_over(&config, &mut renamed);
         config = renamed;
     }
     config.ssl_mode(ssl_mode);
-    Ok(config
-        .connect(MakeRustlsConnect::new(tls))
-        .await
-        .map(|(client, connection)| {
-            tokio::spawn(connection);
-            let believed = match (effective, mode) {
-                (Effective::Opportunistic, _) => "if offered, loopback",
-                (_, Mode::VerifyFull) => "certificate and name verified",
-                (_, Mode::VerifyCa) => "certificate verified, name not",
-                _ => "certificate not verified",
-            };
-            Session {
-                client,
-                tls: Some(format!("TLS, {believed}")),
-            }
-        }))
+    Ok(config.connect(MakeRustlsConnect::new(tls)).await.map(|(client, connection)| {
+        tokio::spawn(connection);
+        let believed = match (effective, mode) {
+            (Effective::Opportunistic, _) => "if offered, loopback",
+            (_, Mode::VerifyFull) => "certificate and name verified",
+            (_, Mode::VerifyCa) => "certificate verified, name not",
+            _ => "certificate not verified",
+        };
+        Session { client, tls: Some(format!("TLS, {believed}")) }
+    }))
 }
 
 fn carry_over(from: &Config, to: &mut Config) {
-    to.connect_timeout(CONNECT_WITHIN)
-        .channel_binding(from.get_channel_binding())
-        .application_name("turnlock");
+    to.connect_timeout(CONNECT_WITHIN).channel_binding(from.get_channel_binding()).application_name("turnlock");
     if let Some(port) = from.get_ports().first() {
         to.port(*port);
     }
@@ -287,19 +242,12 @@ fn io_cause(error: &tokio_postgres::Error) -> Option<&std::io::Error> {
 
 fn is_tls(error: &tokio_postgres::Error) -> bool {
     // An I/O error that carries an error of rustls is a failed handshake.
-    io_cause(error)
-        .and_then(std::io::Error::get_ref)
-        .is_some_and(|inner| inner.is::<rustls::Error>())
+    io_cause(error).and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<rustls::Error>())
         || error.to_string().contains("TLS")
 }
 
 /// A failed log-in as a fault.
-fn failure(
-    account: &Account,
-    login: &str,
-    database: &str,
-    error: &tokio_postgres::Error,
-) -> Failure {
+fn failure(account: &Account, login: &str, database: &str, error: &tokio_postgres::Error) -> Failure {
     let server = match &account.unix_socket {
         Some(directory) => directory.clone(),
         None => format!("{}:{}", account.host, account.port),
@@ -312,42 +260,24 @@ fn failure(
                     .hint("give the record the server's authority as `ca`, or its certificate's name as `server_name`"),
             );
         }
-        return Failure::Other(fault(
-            Kind::Unreachable,
-            format!("{server} could not be reached"),
-        ));
+        return Failure::Other(fault(Kind::Unreachable, format!("{server} could not be reached")));
     };
     let code = answer.code();
     if *code == SqlState::INVALID_CATALOG_NAME || *code == SqlState::INSUFFICIENT_PRIVILEGE {
         return Failure::Database(
-            fault(
-                Kind::NotFound,
-                format!("\"{login}\" cannot connect to database \"{database}\" on {server}"),
-            )
-            .hint("name a database it may connect to as `db`"),
+            fault(Kind::NotFound, format!("\"{login}\" cannot connect to database \"{database}\" on {server}"))
+                .hint("name a database it may connect to as `db`"),
         );
     }
     Failure::Other(if *code == SqlState::INVALID_PASSWORD {
-        fault(
-            Kind::Authentication,
-            format!("{server} refused the password of \"{login}\""),
-        )
+        fault(Kind::Authentication, format!("{server} refused the password of \"{login}\""))
     } else if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
-        fault(
-            Kind::Permission,
-            format!("{server} does not let \"{login}\" log in from here"),
-        )
-        .hint("check LOGIN of the role and pg_hba.conf for this client, database and TLS")
+        fault(Kind::Permission, format!("{server} does not let \"{login}\" log in from here"))
+            .hint("check LOGIN of the role and pg_hba.conf for this client, database and TLS")
     } else if *code == SqlState::TOO_MANY_CONNECTIONS {
-        fault(
-            Kind::RateLimited,
-            format!("{server} has no connection left for \"{login}\""),
-        )
+        fault(Kind::RateLimited, format!("{server} has no connection left for \"{login}\""))
     } else {
-        fault(
-            Kind::Unreachable,
-            format!("{server} did not let \"{login}\" in"),
-        )
+        fault(Kind::Unreachable, format!("{server} did not let \"{login}\" in"))
     })
 }
 
@@ -358,10 +288,7 @@ fn column_of(row: &SimpleQueryRow, column: usize) -> Option<&str> {
 /// A role's name as an SQL identifier.
 pub(crate) fn quoted(role: &str) -> Result<String, Fault> {
     if role.contains('\0') {
-        return Err(Fault::new(
-            Kind::InvalidInput,
-            "a role's name cannot hold a NUL character",
-        ));
+        return Err(Fault::new(Kind::InvalidInput, "a role's name cannot hold a NUL character"));
     }
     Ok(postgres_protocol::escape::escape_identifier(role))
 }

@@ -23,23 +23,16 @@ impl Encryption {
 
     /// The verifier as an SQL literal. Its alphabet needs no escaping.
     pub(crate) fn verifier(self, password: &Secret, login: &str) -> Result<String, Fault> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the verifier is computed from it; only the verifier travels"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "the verifier is computed from it; only the verifier travels")]
         let password = password.expose();
         if password.contains('\0') {
-            return Err(Fault::new(
-                Kind::InvalidInput,
-                "a PostgreSQL password cannot hold a NUL character",
-            ));
+            return Err(Fault::new(Kind::InvalidInput, "a PostgreSQL password cannot hold a NUL character"));
         }
         let verifier = match self {
             Self::Scram(iterations) => {
                 let mut salt = [0u8; 16];
-                aws_lc_rs::rand::fill(&mut salt).map_err(|_| {
-                    Fault::new(Kind::Internal, "the system's source of randomness failed")
-                })?;
+                aws_lc_rs::rand::fill(&mut salt)
+                    .map_err(|_| Fault::new(Kind::Internal, "the system's source of randomness failed"))?;
                 scram_sha_256(password, &salt, iterations)
             }
             Self::Md5 => postgres_protocol::password::md5(password.as_bytes(), login),
@@ -54,17 +47,10 @@ impl Encryption {
 /// (RFC 4013) forbids a character.
 fn scram_sha_256(password: &str, salt: &[u8], iterations: NonZeroU32) -> String {
     let prepared = Zeroizing::new(
-        stringprep::saslprep(password)
-            .map_or_else(|_| password.to_owned(), std::borrow::Cow::into_owned),
+        stringprep::saslprep(password).map_or_else(|_| password.to_owned(), std::borrow::Cow::into_owned),
     );
     let mut salted = Zeroizing::new([0u8; digest::SHA256_OUTPUT_LEN]);
-    pbkdf2::derive(
-        pbkdf2::PBKDF2_HMAC_SHA256,
-        iterations,
-        salt,
-        prepared.as_bytes(),
-        salted.as_mut(),
-    );
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, prepared.as_bytes(), salted.as_mut());
     let key = hmac::Key::new(hmac::HMAC_SHA256, salted.as_ref());
     let stored_key = digest::digest(&digest::SHA256, hmac::sign(&key, b"Client Key").as_ref());
     let server_key = hmac::sign(&key, b"Server Key");
@@ -87,20 +73,12 @@ mod tests {
         // ServerSignature = HMAC(ServerKey, AuthMessage).
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let verifier = scram_sha_256("pencil", &salt, Encryption::DEFAULT_ITERATIONS);
-        let server_key = STANDARD
-            .decode(verifier.rsplit(':').next().unwrap())
-            .unwrap();
+        let server_key = STANDARD.decode(verifier.rsplit(':').next().unwrap()).unwrap();
         let auth_message = "n=user,r=rOprNGfwEbeRWgbNEkqO,\
             r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,\
             c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
-        let signature = hmac::sign(
-            &hmac::Key::new(hmac::HMAC_SHA256, &server_key),
-            auth_message.as_bytes(),
-        );
-        assert_eq!(
-            STANDARD.encode(signature.as_ref()),
-            "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
-        );
+        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &server_key), auth_message.as_bytes());
+        assert_eq!(STANDARD.encode(signature.as_ref()), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
     }
 
     #[test]

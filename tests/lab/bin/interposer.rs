@@ -38,10 +38,8 @@ fn interpose() -> Result<i32> {
     // Read first: once the orchestrator is dead, the parent is somebody else.
     let orchestrator = std::os::unix::process::parent_id();
     let path = find_config()?;
-    let text = std::fs::read(&path)
-        .map_err(|error| LabError::new(format!("{}: {error}", path.display())))?;
-    let config: Config =
-        serde_json::from_slice(&text).map_err(|error| LabError::new(error.to_string()))?;
+    let text = std::fs::read(&path).map_err(|error| LabError::new(format!("{}: {error}", path.display())))?;
+    let config: Config = serde_json::from_slice(&text).map_err(|error| LabError::new(error.to_string()))?;
     let log = OpenOptions::new()
         .create(true)
         .append(true)
@@ -71,10 +69,7 @@ fn interpose() -> Result<i32> {
 }
 
 fn finish(mut rotator: Child) -> Result<i32> {
-    rotator
-        .wait()
-        .map(status_number)
-        .map_err(|error| LabError::new(error.to_string()))
+    rotator.wait().map(status_number).map_err(|error| LabError::new(error.to_string()))
 }
 
 /// Passes lines on, one by one, until their end. A reader that is gone is no
@@ -104,27 +99,15 @@ impl Post {
         };
         text.push(b'\n');
         // One write per line: two directions, and two processes, share the file.
-        drop(
-            self.log
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .write_all(&text),
-        );
+        drop(self.log.lock().unwrap_or_else(PoisonError::into_inner).write_all(&text));
     }
 
     fn kill_if(&self, when: When, direction: MessageDirection, number: u64) {
-        let Some(kill) = self
-            .kill
-            .filter(|kill| (kill.when, kill.direction, kill.number) == (when, direction, number))
+        let Some(kill) = self.kill.filter(|kill| (kill.when, kill.direction, kill.number) == (when, direction, number))
         else {
             return;
         };
-        if OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&self.claim)
-            .is_err()
-        {
+        if OpenOptions::new().write(true).create_new(true).open(&self.claim).is_err() {
             return;
         }
         match kill.victim {
@@ -140,12 +123,7 @@ impl Post {
 fn describe(direction: MessageDirection, number: u64, line: &[u8]) -> Message {
     let json: Option<serde_json::Value> = serde_json::from_slice(line).ok();
     let field = |name: &str| json.as_ref().and_then(|json| json.get(name));
-    let kind = match (
-        field("method"),
-        field("id"),
-        field("result"),
-        field("error"),
-    ) {
+    let kind = match (field("method"), field("id"), field("result"), field("error")) {
         (Some(_), Some(_), ..) => "request",
         (Some(_), None, ..) => "notification",
         (None, _, Some(_), _) => "result",
@@ -158,9 +136,7 @@ fn describe(direction: MessageDirection, number: u64, line: &[u8]) -> Message {
         number,
         bytes: line.len(),
         kind: kind.to_owned(),
-        method: field("method")
-            .and_then(|method| method.as_str())
-            .map(str::to_owned),
+        method: field("method").and_then(|method| method.as_str()).map(str::to_owned),
         id: field("id").map(ToString::to_string),
     }
 }

@@ -28,9 +28,7 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn holding(text: &str) -> Self {
-        let target = Self {
-            directory: TempDir::new().unwrap(),
-        };
+        let target = Self { directory: TempDir::new().unwrap() };
         target.put("password", text);
         target
     }
@@ -103,17 +101,10 @@ impl Ended {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the tests' one place that starts a fixture"
-)]
+#[expect(clippy::disallowed_methods, reason = "the tests' one place that starts a fixture")]
 fn fixture(plugin: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kit-fixture"));
-    command
-        .arg0(format!("turnlock-{plugin}"))
-        .args(arguments)
-        .env_clear()
-        .current_dir("/");
+    command.arg0(format!("turnlock-{plugin}")).args(arguments).env_clear().current_dir("/");
     command
 }
 
@@ -148,18 +139,9 @@ pub(crate) fn call(plugin: &str, arguments: &[&str], input: impl AsRef<[u8]>) ->
 }
 
 /// One-shot, with another standard output.
-pub(crate) fn call_into(
-    plugin: &str,
-    arguments: &[&str],
-    input: impl AsRef<[u8]>,
-    stdout: impl Into<Stdio>,
-) -> Ended {
-    let mut child = fixture(plugin, arguments)
-        .stdin(Stdio::piped())
-        .stdout(stdout)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+pub(crate) fn call_into(plugin: &str, arguments: &[&str], input: impl AsRef<[u8]>, stdout: impl Into<Stdio>) -> Ended {
+    let mut child =
+        fixture(plugin, arguments).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.take().map(drain);
     let stderr = drain(child.stderr.take().unwrap());
     let mut stdin = child.stdin.take().unwrap();
@@ -175,10 +157,7 @@ pub(crate) fn call_into(
 
 /// One-shot, started with its standard output closed.
 pub(crate) fn call_closed(arguments: &str, input: &str) -> Ended {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "only a shell can close a descriptor"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "only a shell can close a descriptor")]
     let mut command = Command::new("/bin/sh");
     let mut child = command
         .arg("-c")
@@ -197,12 +176,8 @@ pub(crate) fn call_closed(arguments: &str, input: &str) -> Ended {
 
 /// One-shot with a terminal as standard input.
 pub(crate) fn call_at_terminal(plugin: &str, arguments: &[&str], terminal: File) -> Ended {
-    let child = fixture(plugin, arguments)
-        .stdin(terminal)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child =
+        fixture(plugin, arguments).stdin(terminal).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     ended(child)
 }
 
@@ -317,11 +292,7 @@ impl Serving {
                 Err(RecvTimeoutError::Timeout) => panic!("it does not end; it said {rest}"),
             }
         }
-        Ended {
-            status: wait(self.child),
-            stdout: rest,
-            stderr: self.stderr.recv_timeout(PATIENCE).unwrap(),
-        }
+        Ended { status: wait(self.child), stdout: rest, stderr: self.stderr.recv_timeout(PATIENCE).unwrap() }
     }
 }
 
