@@ -3,6 +3,12 @@
 //! synced. After each kill a credential that the target accepts must be in the
 //! vault; after `recover`, vault and target must agree.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a broken expectation of a test program is its failure"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,14 +1,11 @@
 //! `turnlock-mysql` alone, in one-shot mode, against a real MariaDB and a real
 //! MySQL. Every outcome is asserted by logging in with the vendor's own client.
 
-#![expect(
-    clippy::indexing_slicing,
-    reason = "a missing field of a JSON value is null, and null fails the assertion"
-)]
+#![expect(clippy::indexing_slicing, reason = "a missing field of a JSON value is null, and null fails the assertion")]
 
 use lab::{
-    AccountOptions, Direction, Fault, Flavor, MysqlOptions, MysqlServer, Output, Proxy, Result,
-    Turnlock, mariadb, mysql, process,
+    AccountOptions, Direction, Fault, Flavor, MysqlOptions, MysqlServer, Output, Proxy, Result, Turnlock, mariadb,
+    mysql, process,
 };
 use serde_json::{Value, json};
 
@@ -35,12 +32,7 @@ const HOSTILE: [&str; 9] = [
     "' OR '1'='1",
 ];
 
-const SQL_MODES: [&str; 4] = [
-    "",
-    "NO_BACKSLASH_ESCAPES",
-    "ANSI_QUOTES",
-    "ANSI_QUOTES,NO_BACKSLASH_ESCAPES",
-];
+const SQL_MODES: [&str; 4] = ["", "NO_BACKSLASH_ESCAPES", "ANSI_QUOTES", "ANSI_QUOTES,NO_BACKSLASH_ESCAPES"];
 
 fn both() -> Result<[MysqlServer; 2]> {
     both_with(&[])
@@ -107,19 +99,11 @@ fn refused(params: &Value, kind: &str, status: i32) -> Result<Value> {
 }
 
 fn verify(account: Value, password: &str) -> Result<Value> {
-    Ok(run(
-        "verify",
-        &json!({"account": account, "credential": {"password": password}}),
-    )?
-    .1)
+    Ok(run("verify", &json!({"account": account, "credential": {"password": password}}))?.1)
 }
 
 fn check(account: Value, current: &str) -> Result<Value> {
-    Ok(run(
-        "check",
-        &json!({"account": account, "current": {"password": current}}),
-    )?
-    .1)
+    Ok(run("check", &json!({"account": account, "current": {"password": current}}))?.1)
 }
 
 fn findings(check: &Value) -> String {
@@ -127,10 +111,7 @@ fn findings(check: &Value) -> String {
 }
 
 fn create(server: &MysqlServer, user: &str, clauses: &str) -> Result<()> {
-    let options = AccountOptions {
-        plugin: None,
-        clauses,
-    };
+    let options = AccountOptions { plugin: None, clauses };
     server.create_account(user, "%", OLD, options)
 }
 
@@ -151,11 +132,7 @@ fn an_account_changes_itself_without_a_single_refused_log_in() -> Result<()> {
 fn a_wrong_current_secret_changes_nothing() -> Result<()> {
     for server in both()? {
         create(&server, "app", "")?;
-        refused(
-            &change(account(&server, "app"), "wrong-one", NEW),
-            "authentication",
-            NOTHING_CHANGED,
-        )?;
+        refused(&change(account(&server, "app"), "wrong-one", NEW), "authentication", NOTHING_CHANGED)?;
         assert!(server.accepts("app", OLD)?);
     }
     Ok(())
@@ -169,11 +146,7 @@ fn a_second_run_with_the_old_secret_is_harmless() -> Result<()> {
         rotated(&params)?;
         let again = rotated(&params)?;
         assert!(again["warnings"].to_string().contains("already"), "{again}");
-        refused(
-            &change(account(&server, "app"), OLD, "Third-Pw-3!"),
-            "authentication",
-            NOTHING_CHANGED,
-        )?;
+        refused(&change(account(&server, "app"), OLD, "Third-Pw-3!"), "authentication", NOTHING_CHANGED)?;
         assert!(server.accepts("app", NEW)?);
     }
     Ok(())
@@ -233,21 +206,14 @@ fn hostile_passwords_arrive_where_mariadb_must_see_them() -> Result<()> {
 fn a_server_that_ignores_the_clients_character_set_is_told_again() -> Result<()> {
     // MySQL 9 has no such option any more.
     let server = mariadb::start(MysqlOptions {
-        settings: vec![
-            "character-set-server = latin1".to_owned(),
-            "skip-character-set-client-handshake".to_owned(),
-        ],
+        settings: vec!["character-set-server = latin1".to_owned(), "skip-character-set-client-handshake".to_owned()],
         ..MysqlOptions::default()
     })?;
     create(&server, "app", "")?;
     rotated(&change(account(&server, "app"), OLD, "Grüße-😀-2\\"))?;
     assert!(server.accepts("app", "Grüße-😀-2\\")?);
     server.sql("INSTALL SONAME 'simple_password_check';")?;
-    rotated(&change(
-        account(&server, "app"),
-        "Grüße-😀-2\\",
-        "Grüße-😀-3\\",
-    ))?;
+    rotated(&change(account(&server, "app"), "Grüße-😀-2\\", "Grüße-😀-3\\"))?;
     assert!(server.accepts("app", "Grüße-😀-3\\")?);
     Ok(())
 }
@@ -257,11 +223,7 @@ fn nul_and_emptiness_are_refused_before_anything_is_sent() -> Result<()> {
     for server in both()? {
         create(&server, "app", "")?;
         for next in ["", "a\0b"] {
-            refused(
-                &change(account(&server, "app"), OLD, next),
-                "invalid_input",
-                USAGE,
-            )?;
+            refused(&change(account(&server, "app"), OLD, next), "invalid_input", USAGE)?;
         }
         assert!(server.accepts("app", OLD)?);
     }
@@ -275,17 +237,9 @@ fn an_admin_resets_another_account() -> Result<()> {
         rotated(&by_admin(&server, account(&server, "app"), NEW))?;
         assert!(server.accepts("app", NEW)?);
         assert_eq!(server.failed_logins(), 0);
+        refused(&by_admin(&server, account(&server, "nobody"), NEW), "not_found", NOTHING_CHANGED)?;
         refused(
-            &by_admin(&server, account(&server, "nobody"), NEW),
-            "not_found",
-            NOTHING_CHANGED,
-        )?;
-        refused(
-            &by_admin(
-                &server,
-                with(account(&server, "app"), json!({"user_host": "10.9.9.9"})),
-                NEW,
-            ),
+            &by_admin(&server, with(account(&server, "app"), json!({"user_host": "10.9.9.9"})), NEW),
             "not_found",
             NOTHING_CHANGED,
         )?;
@@ -305,11 +259,7 @@ fn an_admin_needs_just_the_documented_rights() -> Result<()> {
                 "admin": {"login": "bare", "credential": {"password": OLD}},
             })
         };
-        refused(
-            &by_bare(account(&server, "app")),
-            "permission",
-            NOTHING_CHANGED,
-        )?;
+        refused(&by_bare(account(&server, "app")), "permission", NOTHING_CHANGED)?;
         let named = with(account(&server, "app"), json!({"user_host": "%"}));
         refused(&by_bare(named.clone()), "permission", NOTHING_CHANGED)?;
         assert!(server.accepts("app", OLD)?);
@@ -333,30 +283,20 @@ fn several_rows_are_named_or_changed_all() -> Result<()> {
         create(&server, "app", "")?;
         server.create_account("app", "127.0.0.1", OLD, AccountOptions::default())?;
         server.create_account("app", "10.0.0.%", OLD, AccountOptions::default())?;
-        let stored = || {
-            server.sql("SELECT Host, authentication_string FROM mysql.user WHERE User = 'app' ORDER BY Host;")
-        };
+        let stored =
+            || server.sql("SELECT Host, authentication_string FROM mysql.user WHERE User = 'app' ORDER BY Host;");
         let before = stored()?;
-        let fault = refused(
-            &by_admin(&server, account(&server, "app"), NEW),
-            "invalid_input",
-            USAGE,
-        )?;
+        let fault = refused(&by_admin(&server, account(&server, "app"), NEW), "invalid_input", USAGE)?;
         assert!(fault.to_string().contains("'app'@'10.0.0.%'"), "{fault}");
         assert_eq!(stored()?, before);
 
         // The own row only, although `%` would match too.
         rotated(&change(account(&server, "app"), OLD, NEW))?;
         let own = stored()?;
-        let changed =
-            |old: &str, new: &str| old.lines().zip(new.lines()).filter(|(a, b)| a != b).count();
+        let changed = |old: &str, new: &str| old.lines().zip(new.lines()).filter(|(a, b)| a != b).count();
         assert_eq!(changed(&before, &own), 1);
         refused(
-            &change(
-                with(account(&server, "app"), json!({"user_host": "%"})),
-                NEW,
-                OLD,
-            ),
+            &change(with(account(&server, "app"), json!({"user_host": "%"})), NEW, OLD),
             "conflict",
             NOTHING_CHANGED,
         )?;
@@ -374,24 +314,12 @@ fn several_rows_are_named_or_changed_all() -> Result<()> {
 fn the_method_of_authentication_stays() -> Result<()> {
     for server in both()? {
         let (plugin, clauses) = match server.flavor() {
-            Flavor::Mariadb => (
-                "ed25519",
-                "SELECT plugin FROM mysql.user WHERE User = 'app';",
-            ),
-            Flavor::Mysql => (
-                "sha256_password",
-                "SELECT plugin FROM mysql.user WHERE User = 'app';",
-            ),
+            Flavor::Mariadb => ("ed25519", "SELECT plugin FROM mysql.user WHERE User = 'app';"),
+            Flavor::Mysql => ("sha256_password", "SELECT plugin FROM mysql.user WHERE User = 'app';"),
         };
-        let options = AccountOptions {
-            plugin: Some(plugin),
-            clauses: "",
-        };
+        let options = AccountOptions { plugin: Some(plugin), clauses: "" };
         server.create_account("app", "%", OLD, options)?;
-        for (current, next) in [
-            (OLD, NEW),
-            (NEW, "a password of more than thirty-two characters 3!"),
-        ] {
+        for (current, next) in [(OLD, NEW), (NEW, "a password of more than thirty-two characters 3!")] {
             rotated(&change(account(&server, "app"), current, next))?;
             assert_eq!(server.sql(clauses)?, plugin);
         }
@@ -414,10 +342,7 @@ fn the_new_password_is_not_in_the_servers_general_log() -> Result<()> {
         rotated(&change(account(&server, "app"), OLD, NEW))?;
         rotated(&by_admin(&server, account(&server, "app"), "Third-Pw-3!"))?;
         let log = server.general_log();
-        assert!(
-            log.contains("turnlock") || log.contains("CURRENT_USER"),
-            "{log}"
-        );
+        assert!(log.contains("turnlock") || log.contains("CURRENT_USER"), "{log}");
         for secret in [OLD, NEW, "Third-Pw-3!"] {
             assert!(!log.contains(secret), "{log}");
         }
@@ -439,10 +364,7 @@ fn an_expired_password_renews_itself() -> Result<()> {
 
             let next = r"back\slash'\\2";
             rotated(&change(account(&server, "app"), OLD, next))?;
-            assert_eq!(
-                verify(account(&server, "app"), next)?,
-                json!({"verdict": "accepted"})
-            );
+            assert_eq!(verify(account(&server, "app"), next)?, json!({"verdict": "accepted"}));
             assert!(server.accepts("app", next)?);
         }
     }
@@ -455,11 +377,7 @@ fn a_locked_account_is_locked_out_and_never_refused() -> Result<()> {
         create(&server, "app", "ACCOUNT LOCK")?;
         let verdict = verify(account(&server, "app"), OLD)?;
         assert_eq!(verdict["error"]["data"]["kind"], "locked_out", "{verdict}");
-        refused(
-            &change(account(&server, "app"), OLD, NEW),
-            "locked_out",
-            NOTHING_CHANGED,
-        )?;
+        refused(&change(account(&server, "app"), OLD, NEW), "locked_out", NOTHING_CHANGED)?;
         let clauses = match server.flavor() {
             Flavor::Mariadb => {
                 server.sql("SET GLOBAL max_password_errors = 2;")?;
@@ -485,18 +403,11 @@ fn mariadb_accounts_beyond_one_password() -> Result<()> {
     ))?;
     let fault = verify(account(&server, "sock"), OLD)?;
     assert_eq!(fault["error"]["data"]["kind"], "unsupported", "{fault}");
-    refused(
-        &by_admin(&server, account(&server, "sock"), NEW),
-        "unsupported",
-        NOTHING_CHANGED,
-    )?;
+    refused(&by_admin(&server, account(&server, "sock"), NEW), "unsupported", NOTHING_CHANGED)?;
     let checked = check(account(&server, "multi"), OLD)?;
     assert!(findings(&checked).contains("only the first"), "{checked}");
     rotated(&change(account(&server, "multi"), OLD, NEW))?;
-    assert_eq!(
-        verify(account(&server, "multi"), NEW)?["verdict"],
-        "accepted"
-    );
+    assert_eq!(verify(account(&server, "multi"), NEW)?["verdict"], "accepted");
     Ok(())
 }
 
@@ -508,16 +419,12 @@ fn the_policy_refuses_tells_its_rules_and_changes_nothing() -> Result<()> {
             Flavor::Mariadb => "INSTALL SONAME 'simple_password_check';",
             Flavor::Mysql => "INSTALL COMPONENT 'file://component_validate_password';",
         })?;
-        for params in [
-            change(account(&server, "app"), OLD, "weak-pw"),
-            by_admin(&server, account(&server, "app"), "weak-pw"),
-        ] {
+        for params in
+            [change(account(&server, "app"), OLD, "weak-pw"), by_admin(&server, account(&server, "app"), "weak-pw")]
+        {
             let fault = refused(&params, "policy", NOTHING_CHANGED)?;
             assert_eq!(fault["error"]["data"]["applied"], "no");
-            assert_eq!(
-                fault["error"]["data"]["learned"]["min_length"], 8,
-                "{fault}"
-            );
+            assert_eq!(fault["error"]["data"]["learned"]["min_length"], 8, "{fault}");
             assert!(!fault.to_string().contains("weak-pw"), "{fault}");
         }
         assert!(server.accepts("app", OLD)?);
@@ -529,17 +436,9 @@ fn the_policy_refuses_tells_its_rules_and_changes_nothing() -> Result<()> {
 #[test]
 fn mysql_with_require_current_and_history() -> Result<()> {
     let server = mysql::start(MysqlOptions::default())?;
-    create(
-        &server,
-        "app",
-        "PASSWORD REQUIRE CURRENT PASSWORD HISTORY 3",
-    )?;
+    create(&server, "app", "PASSWORD REQUIRE CURRENT PASSWORD HISTORY 3")?;
     rotated(&change(account(&server, "app"), OLD, NEW))?;
-    refused(
-        &change(account(&server, "app"), NEW, OLD),
-        "policy",
-        NOTHING_CHANGED,
-    )?;
+    refused(&change(account(&server, "app"), NEW, OLD), "policy", NOTHING_CHANGED)?;
     assert!(server.accepts("app", NEW)?);
     Ok(())
 }
@@ -549,11 +448,7 @@ fn two_passwords_until_finish() -> Result<()> {
     let server = mysql::start(MysqlOptions::default())?;
     create(&server, "app", "")?;
     let dual = with(account(&server, "app"), json!({"dual_password": true}));
-    refused(
-        &change(dual.clone(), OLD, NEW),
-        "permission",
-        NOTHING_CHANGED,
-    )?;
+    refused(&change(dual.clone(), OLD, NEW), "permission", NOTHING_CHANGED)?;
     server.sql("GRANT APPLICATION_PASSWORD_ADMIN ON *.* TO app@'%';")?;
 
     let (output, last) = run("apply", &change(dual.clone(), OLD, NEW))?;
@@ -597,17 +492,9 @@ fn only_the_right_server_is_believed() -> Result<()> {
         let base = account(server, "app");
         let to = |more: Value| change(with(base.clone(), more), OLD, NEW);
         refused(&to(json!({"ca": other.ca_path()})), "tls", NOTHING_CHANGED)?;
-        refused(
-            &to(json!({"server_name": "db.example.com"})),
-            "tls",
-            NOTHING_CHANGED,
-        )?;
+        refused(&to(json!({"server_name": "db.example.com"})), "tls", NOTHING_CHANGED)?;
         // The system's authorities do not know the lab's.
-        refused(
-            &to(json!({"ca": null, "tls": "verify-full"})),
-            "tls",
-            NOTHING_CHANGED,
-        )?;
+        refused(&to(json!({"ca": null, "tls": "verify-full"})), "tls", NOTHING_CHANGED)?;
         assert!(server.accepts("app", OLD)?);
         for more in [
             json!({"tls": "verify-ca", "server_name": "db.example.com"}),
@@ -618,11 +505,7 @@ fn only_the_right_server_is_believed() -> Result<()> {
         ] {
             let checked = check(with(base.clone(), more.clone()), OLD)?;
             assert_eq!(checked["authenticated"], true, "{more}: {checked}");
-            assert_eq!(
-                checked["tls"].is_null(),
-                more["tls"] == "disable",
-                "{checked}"
-            );
+            assert_eq!(checked["tls"].is_null(), more["tls"] == "disable", "{checked}");
         }
     }
     for server in both_with(&["require-secure-transport = ON"])? {
@@ -655,9 +538,7 @@ fn a_clear_connection_rotates_too_where_the_record_says_so() -> Result<()> {
 fn a_socket_serves_unless_the_system_may_vouch() -> Result<()> {
     for server in both()? {
         let plugin = match server.flavor() {
-            Flavor::Mariadb => {
-                "IDENTIFIED VIA mysql_native_password USING PASSWORD('x') OR unix_socket"
-            }
+            Flavor::Mariadb => "IDENTIFIED VIA mysql_native_password USING PASSWORD('x') OR unix_socket",
             Flavor::Mysql => "IDENTIFIED WITH auth_socket",
         };
         if server.flavor() == Flavor::Mysql {
@@ -669,11 +550,7 @@ fn a_socket_serves_unless_the_system_may_vouch() -> Result<()> {
         rotated(&change(by_socket, OLD, NEW))?;
         assert!(server.accepts("app", NEW)?);
         // Whoever runs the tests: the system vouches for that name.
-        let me = if process::User::is_root() {
-            "root"
-        } else {
-            "mysql"
-        };
+        let me = if process::User::is_root() { "root" } else { "mysql" };
         server.sql(&format!("CREATE USER {me}@'localhost' {plugin};"))?;
         let verdict = verify(with(account(&server, me), socket), "any password")?;
         assert_ne!(verdict["verdict"], "accepted", "{verdict}");
@@ -686,10 +563,8 @@ fn a_socket_serves_unless_the_system_may_vouch() -> Result<()> {
 fn a_server_without_grant_tables_accepts_nothing() -> Result<()> {
     let mut server = mariadb::start(MysqlOptions::default())?;
     create(&server, "app", "")?;
-    let loose = mariadb::start(MysqlOptions {
-        settings: vec!["skip-grant-tables".to_owned()],
-        ..MysqlOptions::default()
-    })?;
+    let loose =
+        mariadb::start(MysqlOptions { settings: vec!["skip-grant-tables".to_owned()], ..MysqlOptions::default() })?;
     for password in [OLD, "anything"] {
         let verdict = verify(account(&loose, "app"), password)?;
         assert_eq!(verdict["error"]["data"]["kind"], "unsupported", "{verdict}");
@@ -707,11 +582,7 @@ fn a_replica_is_named_before_a_change_is_tried() -> Result<()> {
         server.sql("SET GLOBAL read_only = 1;")?;
         let checked = check(account(&server, "app"), OLD)?;
         assert_eq!(checked["may_rotate"], "no", "{checked}");
-        refused(
-            &change(account(&server, "app"), OLD, NEW),
-            "unsupported",
-            NOTHING_CHANGED,
-        )?;
+        refused(&change(account(&server, "app"), OLD, NEW), "unsupported", NOTHING_CHANGED)?;
         assert!(server.accepts("app", OLD)?);
     }
     Ok(())

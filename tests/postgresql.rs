@@ -1,5 +1,12 @@
 //! PostgreSQL: the promises of every rotator, and those that only PostgreSQL can break.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a broken expectation of a test program is its failure"
+)]
+
 mod promises;
 mod world;
 
