@@ -25,8 +25,7 @@ pub enum State {
 }
 
 impl State {
-    /// One sentence for people.
-    pub fn sentence(self) -> &'static str {
+    fn sentence(self) -> &'static str {
         match self {
             Self::Unchanged => "nothing changed; the credential in the vault is still the current one",
             Self::Committed => "the new credential is live and in the vault",
@@ -95,6 +94,17 @@ impl Failure {
             next = cause.source();
         }
         self
+    }
+
+    /// What is true of the target now, in one sentence for people.
+    pub fn truth(&self) -> &'static str {
+        match (self.state, self.kind) {
+            // It may never have been the current one.
+            (State::Unchanged, Some(Kind::Authentication)) => {
+                "nothing changed; the target refuses the credential it was shown"
+            }
+            (state, _) => state.sentence(),
+        }
     }
 
     /// The exit status of a run that ended with this alone.

@@ -122,7 +122,7 @@ impl Report {
             self.err(&format!("  caused by: {}", harmless(cause)));
         }
         if !failure.usage {
-            self.err(&format!("  state: {}", failure.state.sentence()));
+            self.err(&format!("  state: {}", failure.truth()));
         }
         if let Some(hint) = &failure.hint {
             self.err(&format!("  {} {}", self.paint("36", "hint:"), harmless(hint)));

@@ -299,8 +299,11 @@ impl Policy {
             if count == Count::Exactly(0) {
                 continue;
             }
-            let alphabet: Vec<char> =
-                self.alphabet(class).chars().filter(|c| !self.limits.forbidden.contains(*c)).collect();
+            let mut alphabet: Vec<char> = self.alphabet(class).chars().collect();
+            // Letters, digits and repetitions among the special characters would upset the counts and the odds.
+            alphabet.retain(|c| class_of(*c) == class && !self.limits.forbidden.contains(*c));
+            alphabet.sort_unstable();
+            alphabet.dedup();
             if !alphabet.is_empty() {
                 classes.push((class, count, alphabet));
             } else if count.minimum() > 0 {

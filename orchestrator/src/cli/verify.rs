@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
-use turnlock_protocol::VerifyBy;
+use turnlock_protocol::{Kind, VerifyBy};
 
 use super::Context;
 use crate::engine::{Engine, durable};
@@ -119,8 +119,10 @@ async fn holding(
         }
         (heard, _) => {
             let why = heard.accepted().err().unwrap_or_else(|| Failure::new("not accepted"));
-            let mut failure = Failure::new(format!("\"{}\": {}", record.title, why.message));
-            failure.causes = why.causes;
+            let failure = Failure { message: format!("\"{}\": {}", record.title, why.message), ..why };
+            if failure.kind != Some(Kind::Authentication) {
+                return Err(failure);
+            }
             Err(failure
                 .hint(format!("turnlock verify {} --try-history, or turnlock resolve {0} --use password", record.uid)))
         }
