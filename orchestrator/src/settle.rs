@@ -405,10 +405,9 @@ impl Heard {
     pub(crate) fn accepted(self) -> Result<(), Failure> {
         match self {
             Self::Accepted => Ok(()),
-            Self::Refused | Self::NotAsked => Err(Failure::from(Fault::new(
-                Kind::Authentication,
-                "the target refuses the credential in the vault",
-            ))),
+            Self::Refused | Self::NotAsked => {
+                Err(Failure::from(Fault::new(Kind::Authentication, "the target refuses the credential in the vault")))
+            }
             Self::LockedOut => Err(Failure::from(Fault::new(Kind::LockedOut, "the account is locked"))),
             Self::CannotAsk(fault) => Err(Failure::from(*fault)),
         }
