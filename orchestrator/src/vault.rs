@@ -20,7 +20,7 @@ use crate::stage::{Attempt, Past, PendingFinish, PermitGiven, Process};
 /// A number that grows with every change of a record.
 pub type Revision = u64;
 
-/// What a vault can do. See `docs/vaults.md` for what each backend guarantees.
+/// What a vault can do.
 pub trait Vault: Send + Sync {
     /// Shows every record's summary, in no particular order, without reading
     /// secrets. Stops when the visitor says so by returning false.

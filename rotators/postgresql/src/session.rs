@@ -1,11 +1,17 @@
 //! One log-in, which the server must really have asked a password for.
 
 use std::error::Error as _;
+use std::io;
 use std::num::NonZeroU32;
+#[cfg(unix)]
+use std::path::Path;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use turnlock_kit::tls::{Effective, Mode};
@@ -61,17 +67,7 @@ impl Session {
     async fn open_database(account: &Account, login: &str, password: &Secret, database: &str) -> Result<Self, Failure> {
         let config = |binding, with_password| {
             let mut config = Config::new();
-            match &account.unix_socket {
-                Some(directory) => config.host_path(directory),
-                None => config.host(&account.host),
-            };
-            config
-                .port(account.port)
-                .user(login)
-                .dbname(database)
-                .application_name("turnlock")
-                .connect_timeout(CONNECT_WITHIN)
-                .channel_binding(binding);
+            config.user(login).dbname(database).application_name("turnlock").channel_binding(binding);
             if with_password {
                 #[expect(clippy::disallowed_methods, reason = "the driver proves it to the server")]
                 config.password(password.expose());
@@ -160,67 +156,93 @@ impl From<Fault> for Failure {
 
 type Attempt = Result<Session, tokio_postgres::Error>;
 
-/// Connects as the account's TLS policy wants it. The outer error is a policy
-/// that cannot be followed at all.
+/// Connects as the account's TLS policy wants it. The outer error is a server
+/// that cannot be reached, or a policy that cannot be followed at all.
+///
+/// The driver's own `connect` would show the password to every address of the
+/// host in turn, each time as a failed log-in. Here it is shown once.
 async fn connect(account: &Account, mut config: Config) -> Result<Attempt, Fault> {
-    if account.unix_socket.is_some() {
-        return Ok(config.connect(NoTls).await.map(|(client, connection)| {
-            tokio::spawn(connection);
-            Session { client, tls: None }
-        }));
+    if let Some(directory) = &account.unix_socket {
+        let stream =
+            within(open_socket(directory, account.port)).await.map_err(|error| unreachable(account, &error))?;
+        return Ok(log_in(config.ssl_mode(SslMode::Disable), stream, NoTls, None).await);
     }
     let effective = account.tls.effective(&account.host);
-    let (mode, ssl_mode) = match effective {
-        Effective::Clear => {
-            return Ok(config.ssl_mode(SslMode::Disable).connect(NoTls).await.map(|(client, connection)| {
-                tokio::spawn(connection);
-                Session { client, tls: None }
-            }));
+    let (mode, ssl_mode, believed) = match effective {
+        Effective::Clear => (None, SslMode::Disable, None),
+        Effective::Opportunistic => (Some(Mode::Require), SslMode::Prefer, Some("if offered, loopback")),
+        Effective::Tls(mode) => {
+            let believed = match mode {
+                Mode::VerifyFull => "certificate and name verified",
+                Mode::VerifyCa => "certificate verified, name not",
+                _ => "certificate not verified",
+            };
+            (Some(mode), SslMode::Require, Some(believed))
         }
-        Effective::Opportunistic => (Mode::Require, SslMode::Prefer),
-        Effective::Tls(mode) => (mode, SslMode::Require),
     };
-    let tls = account.tls.client_config(mode)?;
-    if let Some(name) = &account.tls.server_name {
-        // The driver takes the certificate's name from `host`, so the address
-        // has to be given apart.
-        let address = tokio::net::lookup_host((account.host.as_str(), account.port))
-            .await
-            .ok()
-            .and_then(|mut addresses| addresses.next())
-            .ok_or_else(|| Fault::new(Kind::Unreachable, format!("the host {} has no address", account.host)))?;
-        let mut renamed = Config::new();
-        renamed.host(name).hostaddr(address.ip());
-        carry_over(&config, &mut renamed);
-        config = renamed;
-    }
+    let tls = match mode {
+        Some(mode) => Some(tls_for(account, mode)?),
+        None => None,
+    };
+    let stream = within(TcpStream::connect((account.host.as_str(), account.port)))
+        .await
+        .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+        .map_err(|error| unreachable(account, &error))?;
     config.ssl_mode(ssl_mode);
-    Ok(config.connect(MakeRustlsConnect::new(tls)).await.map(|(client, connection)| {
-        tokio::spawn(connection);
-        let believed = match (effective, mode) {
-            (Effective::Opportunistic, _) => "if offered, loopback",
-            (_, Mode::VerifyFull) => "certificate and name verified",
-            (_, Mode::VerifyCa) => "certificate verified, name not",
-            _ => "certificate not verified",
-        };
-        Session { client, tls: Some(format!("TLS, {believed}")) }
-    }))
+    let believed = believed.map(|believed| format!("TLS, {believed}"));
+    Ok(match tls {
+        Some(tls) => log_in(&config, stream, tls, believed).await,
+        None => log_in(&config, stream, NoTls, None).await,
+    })
 }
 
-fn carry_over(from: &Config, to: &mut Config) {
-    to.connect_timeout(CONNECT_WITHIN).channel_binding(from.get_channel_binding()).application_name("turnlock");
-    if let Some(port) = from.get_ports().first() {
-        to.port(*port);
+fn tls_for(
+    account: &Account,
+    mode: Mode,
+) -> Result<<MakeRustlsConnect as MakeTlsConnect<TcpStream>>::TlsConnect, Fault> {
+    let name = account.tls.server_name.as_deref().unwrap_or(&account.host);
+    let mut tls = MakeRustlsConnect::new(account.tls.client_config(mode)?);
+    MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, name)
+        .map_err(|_| Fault::new(Kind::InvalidInput, format!("\"{name}\" cannot be the name in a certificate")))
+}
+
+async fn log_in<S, T>(config: &Config, stream: S, tls: T, believed: Option<String>) -> Attempt
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: TlsConnect<S>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect_raw(stream, tls).await?;
+    tokio::spawn(connection);
+    Ok(Session { client, tls: believed })
+}
+
+async fn within<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match tokio::time::timeout(CONNECT_WITHIN, connecting).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
-    if let Some(user) = from.get_user() {
-        to.user(user);
+}
+
+#[cfg(unix)]
+async fn open_socket(directory: &str, port: u16) -> io::Result<tokio::net::UnixStream> {
+    tokio::net::UnixStream::connect(Path::new(directory).join(format!(".s.PGSQL.{port}"))).await
+}
+
+#[cfg(not(unix))]
+async fn open_socket(_directory: &str, _port: u16) -> io::Result<TcpStream> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "there are no Unix sockets on this system"))
+}
+
+fn place(account: &Account) -> String {
+    match &account.unix_socket {
+        Some(directory) => directory.clone(),
+        None => format!("{}:{}", account.host, account.port),
     }
-    if let Some(database) = from.get_dbname() {
-        to.dbname(database);
-    }
-    if let Some(password) = from.get_password() {
-        to.password(password);
-    }
+}
+
+fn unreachable(account: &Account, error: &io::Error) -> Fault {
+    Fault::new(Kind::Unreachable, format!("{} could not be reached", place(account))).caused_by(error)
 }
 
 /// Whether an error is an answer of the server or the network, and not only
@@ -248,10 +270,7 @@ fn is_tls(error: &tokio_postgres::Error) -> bool {
 
 /// A failed log-in as a fault.
 fn failure(account: &Account, login: &str, database: &str, error: &tokio_postgres::Error) -> Failure {
-    let server = match &account.unix_socket {
-        Some(directory) => directory.clone(),
-        None => format!("{}:{}", account.host, account.port),
-    };
+    let server = place(account);
     let fault = |kind, message: String| Fault::new(kind, message).caused_by(error);
     let Some(answer) = error.as_db_error() else {
         if is_tls(error) {
