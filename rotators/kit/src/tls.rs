@@ -56,6 +56,28 @@ pub enum Effective {
     Clear,
 }
 
+impl Effective {
+    /// How the server is judged, nothing where the connection stays in clear.
+    pub fn mode(self) -> Option<Mode> {
+        match self {
+            Self::Tls(mode) => Some(mode),
+            Self::Opportunistic => Some(Mode::Require),
+            Self::Clear => None,
+        }
+    }
+
+    /// How far the server is believed, for people.
+    pub fn believed(self) -> &'static str {
+        match self {
+            Self::Tls(Mode::VerifyFull) => "certificate and name verified",
+            Self::Tls(Mode::VerifyCa) => "certificate verified, name not",
+            Self::Tls(_) => "certificate not verified",
+            Self::Opportunistic => "if offered, loopback",
+            Self::Clear => "in clear",
+        }
+    }
+}
+
 impl Tls {
     /// The policy for this host.
     pub fn effective(&self, host: &str) -> Effective {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use turnlock_kit::tls::{Effective, Mode};
+use turnlock_kit::tls::Effective;
 use turnlock_kit::{Fault, Kind, Secret};
 
 use crate::Account;
@@ -182,17 +182,10 @@ async fn connect(account: &Account) -> Result<Connected, Fault> {
     // Without it every second packet waits for an acknowledgement.
     stream.set_nodelay(true).map_err(|error| unreachable_at(&account.place(), &error))?;
     let effective = account.tls.effective(&account.host);
-    let (mode, required) = match effective {
-        Effective::Clear => return Ok((Box::new(stream), Privacy::None, "")),
-        Effective::Opportunistic => (Mode::Require, false),
-        Effective::Tls(mode) => (mode, true),
+    let Some(mode) = effective.mode() else {
+        return Ok((Box::new(stream), Privacy::None, ""));
     };
-    let believed = match (effective, mode) {
-        (Effective::Opportunistic, _) => "if offered, loopback",
-        (_, Mode::VerifyFull) => "certificate and name verified",
-        (_, Mode::VerifyCa) => "certificate verified, name not",
-        _ => "certificate not verified",
-    };
+    let required = effective != Effective::Opportunistic;
     let name = account.tls.server_name.as_ref().unwrap_or(&account.host);
     let name = match name.parse::<IpAddr>() {
         Ok(address) => ServerName::from(address),
@@ -201,7 +194,7 @@ async fn connect(account: &Account) -> Result<Connected, Fault> {
         })?,
     };
     let privacy = Privacy::Tls { config: Arc::new(account.tls.client_config(mode)?), name, required };
-    Ok((Box::new(stream), privacy, believed))
+    Ok((Box::new(stream), privacy, effective.believed()))
 }
 
 #[cfg(unix)]

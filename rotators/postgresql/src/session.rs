@@ -168,19 +168,7 @@ async fn connect(account: &Account, mut config: Config) -> Result<Attempt, Fault
         return Ok(log_in(config.ssl_mode(SslMode::Disable), stream, NoTls, None).await);
     }
     let effective = account.tls.effective(&account.host);
-    let (mode, ssl_mode, believed) = match effective {
-        Effective::Clear => (None, SslMode::Disable, None),
-        Effective::Opportunistic => (Some(Mode::Require), SslMode::Prefer, Some("if offered, loopback")),
-        Effective::Tls(mode) => {
-            let believed = match mode {
-                Mode::VerifyFull => "certificate and name verified",
-                Mode::VerifyCa => "certificate verified, name not",
-                _ => "certificate not verified",
-            };
-            (Some(mode), SslMode::Require, Some(believed))
-        }
-    };
-    let tls = match mode {
+    let tls = match effective.mode() {
         Some(mode) => Some(tls_for(account, mode)?),
         None => None,
     };
@@ -188,10 +176,13 @@ async fn connect(account: &Account, mut config: Config) -> Result<Attempt, Fault
         .await
         .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
         .map_err(|error| unreachable(account, &error))?;
-    config.ssl_mode(ssl_mode);
-    let believed = believed.map(|believed| format!("TLS, {believed}"));
+    config.ssl_mode(match effective {
+        Effective::Tls(_) => SslMode::Require,
+        Effective::Opportunistic => SslMode::Prefer,
+        Effective::Clear => SslMode::Disable,
+    });
     Ok(match tls {
-        Some(tls) => log_in(&config, stream, tls, believed).await,
+        Some(tls) => log_in(&config, stream, tls, Some(format!("TLS, {}", effective.believed()))).await,
         None => log_in(&config, stream, NoTls, None).await,
     })
 }
