@@ -346,11 +346,7 @@ impl Target for Mysql {
         ["--login", LOGIN, "--url", &url, "--set", &ca].map(str::to_owned).to_vec()
     }
     fn reset(&self) {
-        let statement = match self.0.flavor() {
-            lab::Flavor::Mariadb => format!("SET PASSWORD FOR '{LOGIN}'@'%' = PASSWORD('{BEGIN}')"),
-            lab::Flavor::Mysql => format!("ALTER USER '{LOGIN}'@'%' IDENTIFIED BY '{BEGIN}'"),
-        };
-        self.0.sql(&statement).unwrap();
+        self.0.set_password(LOGIN, BEGIN).unwrap();
     }
     fn accepts(&self, password: &str) -> bool {
         self.0.accepts(LOGIN, password).unwrap()

@@ -80,23 +80,7 @@ impl Target for Postgresql {
     }
 }
 
-promises!(Postgresql:
-    the_new_secret_works_and_the_old_one_stops,
-    a_healthy_rotation_spends_no_failed_log_in,
-    a_wrong_current_secret_changes_nothing_and_is_told_apart,
-    an_admin_resets_an_account_whose_secret_is_lost,
-    an_admin_without_the_right_changes_nothing,
-    hostile_logins_survive,
-    hostile_passwords_survive,
-    a_second_and_a_third_run_are_harmless,
-    check_changes_nothing_and_says_what_it_found,
-    verify_finds_drift_and_history_repairs_it,
-    tls_is_believed_only_as_far_as_told,
-    a_connection_cut_at_any_byte_loses_nothing,
-    no_secret_is_seen_anywhere,
-    orchestrator_and_rotator_cannot_be_looked_into,
-    two_runs_on_one_account_rotate_it_once,
-);
+promises!(Postgresql);
 
 fn server() -> Postgresql {
     <Postgresql as Target>::start(&promises::NAMES)

@@ -71,10 +71,29 @@ pub(crate) const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
 
 /// Makes a test of every promise for one target.
 macro_rules! promises {
-    ($target:ty: $($promise:ident),+ $(,)?) => {
+    ($target:ty) => {
+        crate::promises::promises!($target:
+            the_new_secret_works_and_the_old_one_stops,
+            a_healthy_rotation_spends_no_failed_log_in,
+            a_wrong_current_secret_changes_nothing_and_is_told_apart,
+            an_admin_resets_an_account_whose_secret_is_lost,
+            an_admin_without_the_right_changes_nothing,
+            hostile_logins_survive,
+            hostile_passwords_survive,
+            a_second_and_a_third_run_are_harmless,
+            check_changes_nothing_and_says_what_it_found,
+            verify_finds_drift_and_history_repairs_it,
+            tls_is_believed_only_as_far_as_told,
+            a_connection_cut_at_any_byte_loses_nothing,
+            no_secret_is_seen_anywhere,
+            orchestrator_and_rotator_cannot_be_looked_into,
+            two_runs_on_one_account_rotate_it_once,
+        );
+    };
+    ($target:ty: $($promise:ident,)+) => {
         $(#[test]
         fn $promise() {
-            promises::$promise(<$target as promises::Target>::start(&promises::NAMES));
+            crate::promises::$promise(<$target as crate::promises::Target>::start(&crate::promises::NAMES));
         })+
     };
 }
@@ -397,7 +416,8 @@ pub(crate) fn tls_is_believed_only_as_far_as_told<T: Target>(_: T) {
     target.create(login, OLD);
     let world = World::new();
     world.add("App", &elsewhere.with("turnlock:server_name=db.test"), OLD);
-    assert_eq!(world.json(&["check", "App"])[0]["findings"]["findings"], json!([]));
+    let found = &world.json(&["check", "App"])[0]["findings"]["findings"];
+    assert!(found.as_array().unwrap().iter().all(|finding| finding["severity"] == "info"), "{found}");
     world.ok(&["rotate", "App"]);
     let mut old = only_the_vaults_works(&target, &world, "App", login, OLD);
     world.ok(&["edit", "App", "--unset", "turnlock:server_name"]);
