@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -51,7 +51,7 @@ pub enum Fault {
 
 /// A proxy before one address; it ends, with its connections, on drop.
 pub struct Proxy {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
     listener: Option<thread::JoinHandle<()>>,
 }
@@ -70,7 +70,12 @@ const SOON: Duration = Duration::from_secs(5);
 impl Proxy {
     /// A proxy that passes everything on to `target` until it is told otherwise.
     pub fn start(target: SocketAddr) -> Result<Self> {
-        let port = ports::free()?;
+        Self::start_at((Ipv4Addr::LOCALHOST, ports::free()?).into(), target)
+    }
+
+    /// [`Self::start`] at an address of one's own choice, such as a well-known
+    /// port on one of the many addresses of loopback.
+    pub fn start_at(address: SocketAddr, target: SocketAddr) -> Result<Self> {
         let shared = Arc::new(Shared {
             target,
             fault: Mutex::new(Fault::None),
@@ -79,21 +84,21 @@ impl Proxy {
             over: AtomicBool::new(false),
             streams: Mutex::new(Vec::new()),
         });
-        let first = listen(port)?;
+        let first = listen(address)?;
         shared.listening.store(true, Ordering::SeqCst);
         let accepting = Arc::clone(&shared);
-        let listener = Some(thread::spawn(move || accept(&accepting, first, port)));
-        Ok(Self { port, shared, listener })
+        let listener = Some(thread::spawn(move || accept(&accepting, first, address)));
+        Ok(Self { address, shared, listener })
     }
 
     /// The address to connect to.
-    pub fn host(&self) -> &'static str {
-        "127.0.0.1"
+    pub fn host(&self) -> String {
+        self.address.ip().to_string()
     }
 
     /// The port to connect to.
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
     /// From now on fails like this; open connections are concerned, too. Returns when it is in force.
@@ -127,13 +132,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn listen(port: u16) -> Result<TcpListener> {
-    let listener = TcpListener::bind(("127.0.0.1", port)).could_not(|| format!("listen on port {port}"))?;
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address).could_not(|| format!("listen on {address}"))?;
     listener.set_nonblocking(true).could_not(|| "make a listener non-blocking".to_owned())?;
     Ok(listener)
 }
 
-fn accept(shared: &Arc<Shared>, first: TcpListener, port: u16) {
+fn accept(shared: &Arc<Shared>, first: TcpListener, address: SocketAddr) {
     let mut listener = Some(first);
     // One long wait with short questions: there is always something new to look at.
     drop(wait_until("the proxy to end", Duration::MAX, || {
@@ -143,7 +148,7 @@ fn accept(shared: &Arc<Shared>, first: TcpListener, port: u16) {
         if *lock(&shared.fault) == Fault::Refuse {
             listener = None;
         } else if listener.is_none() {
-            listener = listen(port).ok();
+            listener = listen(address).ok();
         }
         shared.listening.store(listener.is_some(), Ordering::SeqCst);
         while let Some((client, _)) = listener.as_ref().and_then(|listener| listener.accept().ok()) {

@@ -1,6 +1,7 @@
 //! `cargo xtask <verb>`: everything a contributor does here, one file a verb.
 
 mod ci;
+mod demo;
 mod lab_verb;
 mod say;
 mod setup;
@@ -29,6 +30,7 @@ const VERBS: &[Verb] = &[
         does: "install what tests and demo need",
         run: setup::run,
     },
+    Verb { name: "demo", arguments: "", does: "the main job on real servers: import, rotate, prove", run: demo::run },
     Verb {
         name: "test",
         arguments: "[nextest arguments]",
