@@ -182,6 +182,9 @@ fn check(context: &Context) -> Result<u8, Failure> {
     for problem in &checked.problems {
         context.report.warn(problem);
     }
+    if let Some(doubt) = vault.adopt_required() {
+        context.report.warn(&format!("this vault is {doubt}: nothing rotates until turnlock vault adopt"));
+    }
     Ok(if checked.problems.is_empty() { exit::DONE } else { exit::FAILED })
 }
 

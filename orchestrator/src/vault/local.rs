@@ -148,8 +148,7 @@ impl LocalVault {
             audit::head(&view, meta.audit)?;
             drop(view);
             connection.execute_batch("COMMIT")?;
-            let ours = meta.machine == keys.lookup("machine", &[host.machine()]);
-            let doubt = meta.doubt.or_else(|| host.judge(&meta.vault, ours, &file, &meta.mark()));
+            let doubt = meta.doubt_of(&keys, host, &file);
             Ok(Shared {
                 host: host.clone(),
                 keys: RwLock::new(keys),
@@ -255,6 +254,21 @@ impl LocalVault {
             }
         };
         answer.recv().unwrap_or_else(|_| Err(writer_gone()))
+    }
+
+    /// Refuses a doubted file by reading alone. A writing connection would make
+    /// SQLite end the log at its first damaged byte and throw the rest away,
+    /// and the rest may hold the candidate that is live.
+    fn refuse_in_doubt(&self) -> Result<(), VaultError> {
+        if self.shared.doubt().is_none() {
+            return Ok(());
+        }
+        let doubt = self.read_view(|view| {
+            let meta = Meta::read(view.connection)?;
+            meta.prove(&view.keys)?;
+            Ok(meta.doubt_of(&view.keys, &self.shared.host, &self.shared.file))
+        })?;
+        doubt.map_or(Ok(()), |doubt| Err(VaultError::NotAdopted(doubt.words())))
     }
 
     /// One consistent look at the file.
@@ -441,6 +455,7 @@ impl Vault for LocalVault {
     }
 
     fn acquire(&self, wanted: &LeaseRequest) -> Result<Acquired, VaultError> {
+        self.refuse_in_doubt()?;
         let wanted = wanted.clone();
         self.write(After::Remember, move |txn| {
             txn.is_the_vault()?;
@@ -449,6 +464,7 @@ impl Vault for LocalVault {
     }
 
     fn seize(&self, wanted: &LeaseRequest, seen: &[Holder]) -> Result<Acquired, VaultError> {
+        self.refuse_in_doubt()?;
         let (wanted, seen) = (wanted.clone(), seen.to_vec());
         self.write(After::Remember, move |txn| {
             txn.is_the_vault()?;

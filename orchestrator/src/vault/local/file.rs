@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use sha2::{Digest, Sha256};
 
 use super::broken::{Broken, damaged, io, other_io};
 use super::seal::{hex, random};
@@ -243,6 +244,20 @@ pub(super) fn close_whole(connection: Connection) -> Result<(), Broken> {
 pub(super) fn empty_log(connection: &Connection) -> Result<bool, Broken> {
     let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))?;
     Ok(busy == 0)
+}
+
+/// Copies the log of a file that is behind what this machine remembers, before
+/// SQLite plays in the part that it can read and drops what it cannot.
+pub(super) fn keep_log(path: &Path) -> std::io::Result<()> {
+    let log = match fs::read(beside(path, "-wal")) {
+        Ok(log) if !log.is_empty() => log,
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => return Ok(()),
+    };
+    // Named by its content: the same log is kept once.
+    let digest = Sha256::digest(&log);
+    let kept = beside(path, &format!("-wal.kept-{}", hex(digest.get(..8).unwrap_or_default())));
+    if kept.exists() { Ok(()) } else { write_durably(&kept, &log) }
 }
 
 /// Empty tables in a file that is there and empty.

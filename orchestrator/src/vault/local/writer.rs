@@ -17,7 +17,7 @@ use rusqlite::{Connection, params};
 
 use super::Shared;
 use super::broken::{Broken, again, damaged};
-use super::host::{Doubt, Mark};
+use super::host::{Doubt, HostState, Mark};
 use super::seal::{Keys, hex, random};
 use super::{audit, file};
 use crate::vault::{AuditEvent, VaultError};
@@ -109,6 +109,14 @@ impl Meta {
         Ok(())
     }
 
+    /// Why the file with these facts is not taken for the vault.
+    pub(super) fn doubt_of(&self, keys: &Keys, host: &HostState, file: &file::Identified) -> Option<Doubt> {
+        self.doubt.or_else(|| {
+            let ours = self.machine == keys.lookup("machine", &[host.machine()]);
+            host.judge(&self.vault, ours, file, &self.mark())
+        })
+    }
+
     pub(super) fn mark(&self) -> Mark {
         Mark { instance: hex(&self.instance), generation: self.generation, tip: hex(&self.tip) }
     }
@@ -153,11 +161,7 @@ impl Txn<'_> {
         if self.adopted {
             return None;
         }
-        self.meta.doubt.or_else(|| {
-            let host = &self.shared.host;
-            let ours = self.meta.machine == self.view.keys.lookup("machine", &[host.machine()]);
-            host.judge(&self.meta.vault, ours, &self.shared.file, &self.meta.mark())
-        })
+        self.meta.doubt_of(&self.view.keys, &self.shared.host, &self.shared.file)
     }
 
     /// Appends what happened to the audit chain.
@@ -193,6 +197,10 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn start(shared: Arc<Shared>) -> Result<Self, Broken> {
+        if shared.doubt() == Some(Doubt::Restored) {
+            file::keep_log(&shared.file.path)
+                .map_err(|error| super::broken::io(&error, &shared.file.path, "written"))?;
+        }
         let connection = file::writer(&shared.file.path)?;
         let (queue, jobs) = mpsc::channel();
         let thread = std::thread::Builder::new()
