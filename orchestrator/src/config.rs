@@ -124,7 +124,7 @@ impl Config {
         let vault = overrides
             .vault
             .or_else(|| variable("TURNLOCK_VAULT").map(PathBuf::from))
-            .or(file.vault.path)
+            .or_else(|| file.vault.path.clone())
             .or_else(|| data.map(|data| data.join("vault.db")))
             .ok_or_else(nowhere)?;
         let state_directory = variable("TURNLOCK_STATE")
@@ -132,17 +132,19 @@ impl Config {
             .or_else(|| xdg("XDG_STATE_HOME", ".local/state"))
             .or_else(|| vault.parent().map(|parent| parent.join("state")))
             .ok_or_else(nowhere)?;
+        // A key named on the command line is the one that is meant, whatever
+        // other kind the environment or the configuration names.
+        let flag = overrides.key_file.is_some() || overrides.passphrase_file.is_some() || overrides.keyring;
+        let variable_key = variable("TURNLOCK_KEY_FILE").map(PathBuf::from).filter(|_| !flag);
+        let configured = if flag || variable_key.is_some() { VaultSection::default() } else { file.vault };
         Ok(Self {
-            key_file: overrides
-                .key_file
-                .or_else(|| variable("TURNLOCK_KEY_FILE").map(PathBuf::from))
-                .or(file.vault.key_file),
-            keyring: overrides.keyring || file.vault.keyring,
+            key_file: overrides.key_file.or(variable_key).or(configured.key_file),
+            keyring: overrides.keyring || configured.keyring,
             recovery_key_file: overrides.recovery_key_file,
-            passphrase_file: overrides.passphrase_file.or(file.vault.passphrase_file),
+            passphrase_file: overrides.passphrase_file.or(configured.passphrase_file),
             systemd_credential: variable("CREDENTIALS_DIRECTORY")
                 .map(|directory| Path::new(&directory).join("turnlock.key"))
-                .filter(|credential| credential.exists()),
+                .filter(|credential| !flag && credential.exists()),
             cache_directory: xdg("XDG_CACHE_HOME", ".cache"),
             plugin_directories: overrides.plugin_directories.into_iter().chain(file.rotators.directories).collect(),
             pinned_plugins: file.rotators.pin.into_iter().collect(),

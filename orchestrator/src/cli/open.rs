@@ -133,8 +133,10 @@ pub(super) fn prompt_for(prompt: &str) -> Result<Secret, Failure> {
 /// A secret that stands alone in a file, or with `-` comes over standard input.
 pub(super) fn first_line(file: &std::path::Path) -> Result<Secret, Failure> {
     let read = if file.as_os_str() == "-" { std::io::read_to_string(stdin()) } else { fs::read_to_string(file) };
-    let text = Zeroizing::new(
-        read.map_err(|error| Failure::new(format!("{} cannot be read", file.display())).caused_by(&error))?,
-    );
+    let text = Zeroizing::new(read.map_err(|error| {
+        Failure::new(format!("{} cannot be read", file.display()))
+            .caused_by(&error)
+            .hint("name a file that holds one line of UTF-8 text")
+    })?);
     Ok(Secret::new(text.lines().next().unwrap_or_default().to_owned()))
 }
