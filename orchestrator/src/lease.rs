@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::{Engine, durable};
-use crate::failure::Failure;
+use crate::failure::{Failure, State};
 use crate::plan::Plan;
 use crate::process::Life;
 use crate::record::Uid;
@@ -25,6 +25,25 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// # Errors
 /// A failure that names the holder; nothing changed.
 pub async fn take(engine: &Engine, records: Vec<Uid>, plan: Option<&Plan>, title: &str) -> Result<Lease, Failure> {
+    take_beside(engine, records, plan, title, false).await
+}
+
+/// The same for a record beside which something may be `open`: a vault that
+/// cannot be written then does not say that nothing has changed.
+///
+/// # Errors
+/// Like [`take`].
+pub async fn take_beside(
+    engine: &Engine,
+    records: Vec<Uid>,
+    plan: Option<&Plan>,
+    title: &str,
+    open: bool,
+) -> Result<Lease, Failure> {
+    let unwritable = |error| {
+        let failure = Failure::from(error);
+        if open { failure.state(State::Unknown) } else { failure }
+    };
     let ttl_ms = plan.map_or(60_000, |plan| plan.deadline_ms + plan.traits.settle_ms) + MARGIN_MS;
     let request = LeaseRequest {
         records,
@@ -34,7 +53,7 @@ pub async fn take(engine: &Engine, records: Vec<Uid>, plan: Option<&Plan>, title
         ttl_ms,
     };
     loop {
-        let holders = match durable(|| engine.vault.acquire(&request))? {
+        let holders = match durable(|| engine.vault.acquire(&request)).map_err(unwritable)? {
             Acquired::Granted(lease) => return Ok(lease),
             Acquired::Busy(holders) => holders,
         };
@@ -48,7 +67,7 @@ pub async fn take(engine: &Engine, records: Vec<Uid>, plan: Option<&Plan>, title
                 continue;
             }
         }
-        if let Acquired::Granted(lease) = durable(|| engine.vault.seize(&request, &holders))? {
+        if let Acquired::Granted(lease) = durable(|| engine.vault.seize(&request, &holders)).map_err(unwritable)? {
             return Ok(lease);
         }
     }

@@ -64,7 +64,8 @@ pub async fn rotate(engine: &Engine, uid: &Uid, wanted: &Wanted) -> Result<Rotat
     };
     let duplicates = duplicates(engine, uid, &plan, wanted.with_duplicates)?;
     let records = std::iter::once(uid.clone()).chain(duplicates.iter().cloned()).collect();
-    let lease = lease::take(engine, records, Some(&plan), &stored.record.title).await?;
+    let open = !stored.stage.is_empty();
+    let lease = lease::take_beside(engine, records, Some(&plan), &stored.record.title, open).await?;
     let outcome = holding(engine, uid, wanted, &duplicates, &lease, &plan).await;
     // A lease that cannot be given back runs out or is taken from the dead.
     let _ = durable(|| engine.vault.release(&lease));

@@ -166,6 +166,23 @@ pub async fn settle(
     known: Known,
     rotator: &mut Conversation,
 ) -> Result<Settled, Failure> {
+    let proven = matches!(known, Known::NoPermit(_) | Known::DefiniteNo(_));
+    let settled = settle_known(engine, lease, uid, attempt, known, rotator).await;
+    settled.map_err(|failure| match failure.state {
+        // A vault that fails in the middle says nothing about the target.
+        State::Unchanged if !proven => then_recover(failure).state(State::Unknown),
+        _ => failure,
+    })
+}
+
+async fn settle_known(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    attempt: &str,
+    known: Known,
+    rotator: &mut Conversation,
+) -> Result<Settled, Failure> {
     let stored = durable(|| engine.vault.read(uid))?;
     let attempt =
         stored.stage.iter().find(|open| open.id == attempt).ok_or_else(|| VaultError::NoAttempt(attempt.to_owned()))?;
@@ -329,7 +346,8 @@ pub async fn recover(engine: &Engine, uid: &Uid) -> Result<Vec<Settled>, Failure
     let plan = stored.stage.first().map(|attempt| &attempt.plan).or(stored.pending.first().map(|finish| &finish.plan));
     let duplicates = stored.stage.first().map(|attempt| attempt.duplicates.clone()).unwrap_or_default();
     let records = std::iter::once(uid.clone()).chain(duplicates).collect();
-    let lease = lease::take(engine, records, plan, &stored.record.title).await?;
+    let open = !stored.stage.is_empty();
+    let lease = lease::take_beside(engine, records, plan, &stored.record.title, open).await?;
     let settled = everything_open(engine, &lease, uid).await;
     // A lease that cannot be given back runs out or is taken from the dead.
     let _ = durable(|| engine.vault.release(&lease));
@@ -526,9 +544,17 @@ fn commit(
                 .state(State::Parked)
                 .hint(format!("turnlock show {uid} --stage; then turnlock resolve {uid} --use candidate|current")))
         }
-        Err(error) => Err(Failure::from(error).state(State::Live)),
+        Err(error) => Err(then_recover(Failure::from(error)).state(State::Live)),
     }
-    .map_err(|failure| if failure.hint.is_some() { failure } else { failure.hint("turnlock recover") })
+}
+
+/// Whatever has to be done first, the last step is to settle.
+fn then_recover(mut failure: Failure) -> Failure {
+    failure.hint = Some(match failure.hint.take() {
+        Some(hint) => format!("{hint}; then turnlock recover"),
+        None => "turnlock recover".to_owned(),
+    });
+    failure
 }
 
 /// Makes a proven credential current although it is not this attempt's.
@@ -590,11 +616,7 @@ fn stay_open(
         failure.hint = Some(format!("turnlock show {uid} --stage --history; then turnlock resolve {uid} --use …"));
         return Err(failure.state(State::Parked));
     }
-    failure.hint = Some(match failure.hint.take() {
-        Some(hint) => format!("{hint}; then turnlock recover"),
-        None => "turnlock recover".to_owned(),
-    });
-    Err(failure.state(State::Unknown))
+    Err(then_recover(failure).state(State::Unknown))
 }
 
 /// The credential that stands in a record at the plan's write-back places,

@@ -57,7 +57,7 @@ pub(super) async fn run(context: &Context, resolve: Resolve) -> Result<u8, Failu
     let case = Case::open(&engine, &resolve.name).await?;
     let outcome = case.decide(&engine, &resolve).await;
     case.close(&engine);
-    outcome?;
+    outcome.map_err(|failure| case.told(failure))?;
     context.report.answer(&json!({"record": case.uid, "resolved": resolve.which}), || {
         format!("\"{}\" is settled: its current credential is the {} one", case.stored.record.title, resolve.which)
     });
@@ -69,7 +69,7 @@ pub(super) async fn restore(context: &Context, restore: Restore) -> Result<u8, F
     let case = Case::open(&engine, &restore.name).await?;
     let outcome = case.restore(&engine, &restore).await;
     case.close(&engine);
-    let number = outcome?;
+    let number = outcome.map_err(|failure| case.told(failure))?;
     context.report.answer(&json!({"record": case.uid, "restored": number}), || {
         format!("\"{}\" holds its past credential {number} again", case.stored.record.title)
     });
@@ -87,9 +87,9 @@ struct Case {
 impl Case {
     async fn open(engine: &Engine, name: &str) -> Result<Self, Failure> {
         let uid = engine.record_named(name)?.uid;
-        let (_, resolved) = engine.plan_of(&uid, &Options::default())?;
-        let title = name.to_owned();
-        let lease = lease::take(engine, vec![uid.clone()], Some(&resolved), &title).await?;
+        let (seen, resolved) = engine.plan_of(&uid, &Options::default())?;
+        let open = !seen.stage.is_empty();
+        let lease = lease::take_beside(engine, vec![uid.clone()], Some(&resolved), name, open).await?;
         let read = durable(|| engine.vault.read(&uid));
         match read {
             Ok(stored) => Ok(Self { uid, stored, resolved, lease }),
@@ -103,6 +103,12 @@ impl Case {
     /// The staged plan, where there is one: it knows the endpoint of that day.
     fn plan(&self) -> &Plan {
         self.stored.stage.last().map_or(&self.resolved, |attempt| &attempt.plan)
+    }
+
+    /// Beside an open attempt nobody can say that nothing has changed.
+    fn told(&self, failure: Failure) -> Failure {
+        let open = !self.stored.stage.is_empty() && failure.state == State::Unchanged;
+        if open { failure.state(State::Unknown) } else { failure }
     }
 
     fn close(&self, engine: &Engine) {
