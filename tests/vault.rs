@@ -97,7 +97,7 @@ fn files_in(directory: &Path) -> Files {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
     let files = entries.map(|path| (name(&path), fs::read(&path).unwrap()));
-    files.filter(|(name, bytes)| !name.ends_with("-shm") && !(name.ends_with("-wal") && bytes.is_empty())).collect()
+    files.filter(|(name, bytes)| !(name.ends_with("-shm") || name.ends_with("-wal") && bytes.is_empty())).collect()
 }
 
 /// Puts these files back, each as the same file of the file system.

@@ -85,6 +85,15 @@ impl Failure {
         self
     }
 
+    /// With the record's title, unless the message names it already.
+    #[must_use]
+    pub fn about(mut self, title: &str) -> Self {
+        if !self.message.contains(title) {
+            self.message = format!("\"{title}\": {}", self.message);
+        }
+        self
+    }
+
     /// With the chain of causes of an error.
     #[must_use]
     pub fn caused_by(mut self, error: &dyn std::error::Error) -> Self {

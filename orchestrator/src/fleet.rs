@@ -45,10 +45,10 @@ pub async fn rotate_all(
         running.spawn(async move {
             let _place = place;
             if engine.stopping() {
-                let outcome = Err(Failure::new("interrupted before it began"));
+                let outcome = Err(Failure::new("interrupted before it began").about(&title));
                 return Ended { uid, title, outcome };
             }
-            let outcome = rotate(&engine, &uid, &wanted).await;
+            let outcome = rotate(&engine, &uid, &wanted).await.map_err(|failure| failure.about(&title));
             Ended { uid, title, outcome }
         });
     }

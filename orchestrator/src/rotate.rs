@@ -118,17 +118,30 @@ async fn holding(
                 engine.progress(&title, "asking for earlier candidates");
                 if !settle::adopt_abandoned(engine, lease, uid, &attempt.plan, &mut rotator).await? {
                     rotator.end().await;
-                    return Err(Failure::from(fault).state(State::Unchanged));
+                    return Err(not_changed(fault, uid, &attempt.plan));
                 }
             }
             Settled::NotChanged(fault) => {
                 rotator.end().await;
-                return Err(Failure::from(fault).state(State::Unchanged));
+                return Err(not_changed(fault, uid, &attempt.plan));
             }
         }
         (stored, plan) = engine.plan_of(uid, &wanted.options)?;
     }
     Err(Failure::new(format!("the target refused every new secret for \"{title}\"")))
+}
+
+/// A definite no, with a way out where a stored credential is to blame.
+fn not_changed(fault: Fault, uid: &Uid, plan: &Plan) -> Failure {
+    let refused = fault.kind == Kind::Authentication && fault.hint.is_none();
+    let failure = Failure::from(fault).state(State::Unchanged);
+    match &plan.admin_uid {
+        _ if !refused => failure,
+        Some(admin) => failure.hint(format!("turnlock edit {admin} --password - corrects the admin's record")),
+        None => failure.hint(format!(
+            "turnlock verify {uid} --try-history tries its past credentials, turnlock edit {uid} --password - corrects it"
+        )),
+    }
 }
 
 /// Whether the target refused the candidate itself, so that another one may

@@ -37,6 +37,7 @@ pub(super) async fn run(context: &Context, check: Check) -> Result<u8, Failure> 
         statuses.push(match one(&engine, record, check.name.as_deref()).await {
             Ok((remarks, findings)) => told(context, record, &remarks, &findings),
             Err(failure) => {
+                let failure = failure.about(&record.title);
                 context.report.failure(&failure);
                 failure.exit_status()
             }

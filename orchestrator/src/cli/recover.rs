@@ -56,6 +56,7 @@ pub(super) async fn run(context: &Context, recover: Recover) -> Result<u8, Failu
                 statuses.push(exit::DONE);
             }
             Err(failure) => {
+                let failure = failure.about(&title);
                 context.report.failure(&failure);
                 statuses.push(failure.exit_status());
             }

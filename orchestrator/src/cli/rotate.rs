@@ -228,6 +228,7 @@ fn dry_run(
                 statuses.push(exit::DONE);
             }
             Err(failure) => {
+                let failure = failure.about(&record.title);
                 context.report.failure(&failure);
                 statuses.push(failure.exit_status());
             }

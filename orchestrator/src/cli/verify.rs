@@ -119,7 +119,7 @@ async fn holding(
         }
         (heard, _) => {
             let why = heard.accepted().err().unwrap_or_else(|| Failure::new("not accepted"));
-            let failure = Failure { message: format!("\"{}\": {}", record.title, why.message), ..why };
+            let failure = why.about(&record.title);
             if failure.kind != Some(Kind::Authentication) {
                 return Err(failure);
             }
