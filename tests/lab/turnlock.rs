@@ -36,9 +36,14 @@ pub struct Turnlock {
 impl Turnlock {
     /// An empty home.
     pub fn new() -> Result<Self> {
+        Self::new_in(&process::ground())
+    }
+
+    /// An empty home below a directory of one's own choice.
+    pub fn new_in(ground: &Path) -> Result<Self> {
         let home = tempfile::Builder::new()
             .prefix("turnlock-home-")
-            .tempdir_in(process::ground())
+            .tempdir_in(ground)
             .could_not(|| "create a home directory".to_owned())?;
         for name in ["vault", "state", "config", "cache", "data", "run", "plugins"] {
             let path = home.path().join(name);

@@ -1,5 +1,6 @@
 //! `cargo xtask <verb>`: everything a contributor does here, one file a verb.
 
+mod bench;
 mod ci;
 mod demo;
 mod lab_verb;
@@ -36,6 +37,12 @@ const VERBS: &[Verb] = &[
         arguments: "[nextest arguments]",
         does: "build everything and run every test",
         run: test::run,
+    },
+    Verb {
+        name: "bench",
+        arguments: "[--output json]",
+        does: "measure rotations beside the bare driver",
+        run: bench::run,
     },
     Verb { name: "ci", arguments: "", does: "format, lints, tidy, test: what CI runs", run: ci::run },
     Verb { name: "tidy", arguments: "", does: "check the repository's own rules", run: tidy::run },
