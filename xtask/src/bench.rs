@@ -103,7 +103,10 @@ struct Programs(PathBuf);
 impl Programs {
     fn build() -> Result<Self> {
         let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let flags = format!("target.{triple}.rustflags=['-C','target-feature=+crt-static']");
+        // Packed relocations save what would be a tenth of a static position-independent program.
+        let flags = format!(
+            "target.{triple}.rustflags=['-C','target-feature=+crt-static','-C','link-arg=-Wl,-z,pack-relative-relocs']"
+        );
         let mut build = cargo(&["build", "--quiet", "--release", "--target", &triple, "--config", &flags]);
         build.args(["-p=turnlock", "-p=turnlock-noop", "-p=turnlock-postgresql", "-p=turnlock-mysql"]);
         show(&mut build)?;
