@@ -13,7 +13,7 @@ use crate::vault::{RecordState, Summary, Vault};
 #[command(after_help = "Examples:\n  turnlock list\n  turnlock list --match prod -o json")]
 pub(super) struct List {
     /// Only records whose title or folder matches this regular expression
-    #[arg(short, long = "match", value_name = "REGEX")]
+    #[arg(short = 'm', long = "match", value_name = "REGEX")]
     pattern: Option<String>,
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Rotate {
     /// A record: UID, title, folder/title, or an endpoint's name
     name: Option<String>,
     /// Rotate every record whose title matches this regular expression; asks for each
-    #[arg(short, long = "match", value_name = "REGEX", conflicts_with = "name")]
+    #[arg(short = 'm', long = "match", value_name = "REGEX", conflicts_with = "name")]
     pattern: Option<String>,
     /// With --match: do not ask
     #[arg(long)]
