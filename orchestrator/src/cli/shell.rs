@@ -30,10 +30,9 @@ pub(super) fn man(context: &Context, man: &Man) -> Result<u8, Failure> {
     program.build();
     let command = match &man.command {
         None => program,
-        Some(name) => program
-            .find_subcommand(name)
-            .cloned()
-            .ok_or_else(|| Failure::usage(format!("there is no command \"{name}\"")))?,
+        Some(name) => program.find_subcommand(name).cloned().ok_or_else(|| {
+            Failure::usage(format!("there is no command \"{name}\"")).hint("turnlock --help lists them")
+        })?,
     };
     let mut page = Vec::new();
     clap_mangen::Man::new(command)
@@ -43,6 +42,11 @@ pub(super) fn man(context: &Context, man: &Man) -> Result<u8, Failure> {
 }
 
 fn written(context: &Context, text: &[u8]) -> Result<u8, Failure> {
-    context.report.bytes(text).map_err(|error| Failure::new("standard output cannot be written").caused_by(&error))?;
-    Ok(exit::DONE)
+    match context.report.bytes(text) {
+        // A pager that was closed has seen enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new("standard output cannot be written").caused_by(&error))
+        }
+        _ => Ok(exit::DONE),
+    }
 }
