@@ -11,8 +11,10 @@ use crate::vault::Vault;
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
     /// Prove that no row was changed, added or removed; prints the chain's head
+    #[command(after_help = "Examples:\n  turnlock audit verify -o json")]
     Verify,
     /// Write the rows as JSON lines
+    #[command(after_help = "Examples:\n  turnlock audit export --after 1000 >> audit.ndjson")]
     Export {
         /// Only rows after this number
         #[arg(long, default_value_t = 0)]

@@ -74,6 +74,7 @@ pub(super) async fn add(context: &Context, add: Add) -> Result<u8, Failure> {
                 .hint("login, databaseCredentials, serverCredentials, sshKeys, pamUser, pamMachine, pamDatabase, pamDirectory")
         })?),
     };
+    named(&add.title)?;
     let uid = generate::uid(&mut SystemRandom)
         .map_err(|error| Failure::new("no identifier can be made").caused_by(&error))?;
     let folders = add.folder.map(|path| Folder { shared: None, path: Some(path), extra: serde_json::Map::new() });
@@ -100,11 +101,13 @@ pub(super) async fn edit(context: &Context, edit: Edit) -> Result<u8, Failure> {
     let mut stored = durable(|| engine.vault.read(&uid))?;
     let before = stored.record.basis();
     if let Some(title) = edit.title {
+        named(&title)?;
         stored.record.title = title;
     }
     for field in &edit.unset {
         if !remove(&mut stored.record, field) {
-            return Err(Failure::usage(format!("\"{}\" has no field \"{field}\"", stored.record.title)));
+            return Err(Failure::usage(format!("\"{}\" has no field \"{field}\"", stored.record.title))
+                .hint(format!("turnlock show {uid} lists its fields")));
         }
     }
     edit.fields.apply(&mut stored.record)?;
@@ -140,10 +143,10 @@ impl Fields {
             set_standard(record, kind, value)?;
         }
         for assignment in &self.set {
-            let (field, value) = assignment
-                .split_once('=')
-                .filter(|(field, _)| !field.is_empty())
-                .ok_or_else(|| Failure::usage("--set takes FIELD=VALUE"))?;
+            let (field, value) =
+                assignment.split_once('=').filter(|(field, _)| !field.is_empty()).ok_or_else(|| {
+                    Failure::usage("--set takes FIELD=VALUE").hint("write for example --set cmdr:port=5433")
+                })?;
             set_custom(record, field, Secret::new(value.to_owned()))?;
         }
         for field in &self.set_secret {
@@ -199,6 +202,11 @@ fn remove(record: &mut Record, name: &str) -> bool {
             body.custom.len() < before
         }
     }
+}
+
+/// A record without a title could be called by its UID alone.
+fn named(title: &str) -> Result<(), Failure> {
+    if title.trim().is_empty() { Err(Failure::usage("a record needs a title").hint("name it")) } else { Ok(()) }
 }
 
 fn checked(record: &Record) -> Result<(), Failure> {

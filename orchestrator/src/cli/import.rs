@@ -48,10 +48,13 @@ pub(super) struct Export {
 
 pub(super) async fn run(context: &Context, Source::Keeper(keeper): Source) -> Result<u8, Failure> {
     let place = keeper.file.display();
-    let text =
-        read(&keeper.file).map_err(|error| Failure::usage(format!("{place} cannot be read")).caused_by(&error))?;
-    let imported =
-        keeper::import(&text).map_err(|error| Failure::usage(format!("{place} is not imported: {error}")))?;
+    let text = read(&keeper.file).map_err(|error| {
+        Failure::usage(format!("{place} cannot be read"))
+            .caused_by(&error)
+            .hint("name the file that Commander's 'export --format json' wrote, or - for standard input")
+    })?;
+    let imported = keeper::import(&text)
+        .map_err(|error| Failure::usage(format!("{place} is not imported: {error}")).hint(error.hint()))?;
     let engine = context.engine(false).await?;
     let records: Vec<_> = imported
         .records

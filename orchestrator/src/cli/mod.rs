@@ -89,10 +89,13 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a vault, change its keys, back it up, check it, adopt a copy
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  turnlock vault init --key-file ~/.config/turnlock/vault.key\n  turnlock vault check"
+    )]
     Vault(vault::Verb),
     /// Bring records in from another tool's export
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  turnlock import keeper export.json --dry-run")]
     Import(import::Source),
     /// Write every record out as Keeper JSON, secrets included
     Export(import::Export),
@@ -123,7 +126,7 @@ enum Command {
     /// List rotators, or describe one
     Plugins(plugins::Plugins),
     /// Prove or export the audit chain
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  turnlock audit verify\n  turnlock audit export > audit.ndjson")]
     Audit(audit::Audit),
     /// Write a completion script for a shell
     Completions(shell::Completions),

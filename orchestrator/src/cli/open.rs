@@ -36,6 +36,11 @@ impl Context {
             return Ok(Key::Recovery(first_line(file)?));
         }
         if let Some(file) = &config.key_file {
+            if !file.exists() {
+                return Err(Failure::new(format!("there is no key file {}", file.display())).hint(
+                    "name the right one with --key-file; where it is lost, --recovery-key-file opens the vault",
+                ));
+            }
             return Ok(Key::KeyFile(file.clone()));
         }
         if let Some(file) = &config.passphrase_file {

@@ -8,6 +8,7 @@ use crate::failure::{Failure, exit};
 use crate::rotators::Rotators;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  turnlock plugins\n  turnlock plugins describe postgresql")]
 pub(super) struct Plugins {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -16,8 +17,10 @@ pub(super) struct Plugins {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List every rotator that can be found
+    #[command(after_help = "Examples:\n  turnlock plugins list --plugin-dir ./rotators")]
     List,
     /// Show what a rotator is and which fields it reads
+    #[command(after_help = "Examples:\n  turnlock plugins describe postgresql -o json")]
     Describe {
         /// The plugin's name
         plugin: String,

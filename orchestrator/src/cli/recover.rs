@@ -19,7 +19,9 @@ pub(super) struct Recover {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status 3 when something is open, parked or overdue.")]
+#[command(
+    after_help = "Exit status 3 when something is open, parked or overdue.\n\nExamples:\n  turnlock status\n  turnlock status -o json"
+)]
 pub(super) struct Status {}
 
 pub(super) async fn run(context: &Context, recover: Recover) -> Result<u8, Failure> {

@@ -105,6 +105,10 @@ impl Case {
         self.stored.stage.last().map_or(&self.resolved, |attempt| &attempt.plan)
     }
 
+    fn look(&self) -> String {
+        format!("turnlock show {} --stage --history shows what there is", self.uid)
+    }
+
     /// Beside an open attempt nobody can say that nothing has changed.
     fn told(&self, failure: Failure) -> Failure {
         let open = !self.stored.stage.is_empty() && failure.state == State::Unchanged;
@@ -157,26 +161,30 @@ impl Case {
                 .rev()
                 .find_map(|attempt| attempt.candidate.as_ref())
                 .map(Credential::duplicate)
-                .ok_or_else(|| Failure::usage(format!("\"{title}\" has no staged candidate"))),
+                .ok_or_else(|| Failure::usage(format!("\"{title}\" has no staged candidate")).hint(self.look())),
             "password" => Ok(Credential::password(match resolve.password.as_deref() {
                 Some("-") => open::first_line(std::path::Path::new("-"))?,
                 Some("?") | None => open::prompt_for("Password that the target accepts")?,
                 Some(_) => {
                     return Err(Failure::usage(
                         "a password on the command line can be seen by everybody on this machine",
-                    ));
+                    )
+                    .hint("say --password to be asked, or --password - to give it over standard input"));
                 }
             })),
             which => {
                 let number: Option<u64> = which.strip_prefix("past:").and_then(|number| number.parse().ok());
                 let number = number.ok_or_else(|| {
                     Failure::usage(format!("--use {which}: say current, candidate, past:N or password"))
+                        .hint(self.look())
                 })?;
                 durable(|| engine.vault.history(&self.uid))?
                     .into_iter()
                     .find(|past| past.number == number)
                     .map(|past| past.credential)
-                    .ok_or_else(|| Failure::usage(format!("\"{title}\" has no past credential {number}")))
+                    .ok_or_else(|| {
+                        Failure::usage(format!("\"{title}\" has no past credential {number}")).hint(self.look())
+                    })
             }
         }
     }

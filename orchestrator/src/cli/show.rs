@@ -173,7 +173,10 @@ fn one_field(context: &Context, engine: &Engine, uid: &Uid, field: &str, reveal:
         "url" => record.url().map(|found| found.value),
         name => record.get(&Place::Named(name.to_owned())).or_else(|| labelled(&record, name)),
     };
-    let value = found.ok_or_else(|| Failure::usage(format!("\"{}\" has no field \"{field}\"", record.title)))?;
+    let value = found.ok_or_else(|| {
+        Failure::usage(format!("\"{}\" has no field \"{field}\"", record.title))
+            .hint(format!("turnlock show {uid} lists its fields"))
+    })?;
     #[expect(clippy::disallowed_methods, reason = "this command exists to hand a field to another program")]
     let text = value.expose();
     if context.report.is_json() {

@@ -23,11 +23,13 @@ pub(super) enum Verb {
     /// Replace the key of the vault; everything in it is encrypted anew
     Rekey(Rekey),
     /// Write a backup that can be opened with the same keys
+    #[command(after_help = "Examples:\n  turnlock vault backup /backup/vault-$(date +%F).db")]
     Backup {
         /// The file to write; must not exist
         to: PathBuf,
     },
     /// Read and prove everything in the vault
+    #[command(after_help = "Exit status 3 when something does not fit.\n\nExamples:\n  turnlock vault check")]
     Check,
     /// Take a restored or copied vault into use: proves every credential first
     Adopt(Adopt),
@@ -41,6 +43,9 @@ pub(super) struct Init {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  turnlock vault rekey --new-key-file new.key --recovery-key\n  turnlock --recovery-key-file - vault rekey --new-key-file new.key"
+)]
 pub(super) struct Rekey {
     /// Open it with this key file from now on; made when it is not there
     #[arg(long, value_name = "FILE")]
@@ -57,6 +62,7 @@ pub(super) struct Rekey {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  turnlock vault adopt")]
 pub(super) struct Adopt {
     /// Adopt although some credentials were refused or could not be asked
     #[arg(long)]
