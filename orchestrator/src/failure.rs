@@ -176,6 +176,7 @@ impl From<VaultError> for Failure {
     fn from(error: VaultError) -> Self {
         let hint = match &error {
             VaultError::Missing(_) => Some("turnlock vault init makes one; --vault names another"),
+            VaultError::Exists(_) => Some("name a file that is not there yet"),
             VaultError::WrongKey(_) => Some("name the right key with --key-file, or give the passphrase of this vault"),
             VaultError::NotAdopted(_) => {
                 Some("turnlock vault adopt proves every credential first, then lets it rotate")

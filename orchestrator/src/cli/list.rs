@@ -18,11 +18,12 @@ pub(super) struct List {
 }
 
 pub(super) async fn run(context: &Context, list: List) -> Result<u8, Failure> {
-    let pattern = list
-        .pattern
-        .map(|pattern| RegexBuilder::new(&pattern).case_insensitive(true).build())
-        .transpose()
-        .map_err(|error| Failure::usage("--match is no regular expression").caused_by(&error))?;
+    let pattern =
+        list.pattern.map(|pattern| RegexBuilder::new(&pattern).case_insensitive(true).build()).transpose().map_err(
+            |error| {
+                Failure::usage("--match is no regular expression").caused_by(&error).hint(r"write \( for a literal (")
+            },
+        )?;
     let vault = context.vault()?;
     let records = sorted(&vault, |summary| {
         pattern.as_ref().is_none_or(|pattern| {

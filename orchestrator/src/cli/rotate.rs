@@ -147,10 +147,9 @@ pub(super) async fn run(context: &Context, rotate: Rotate) -> Result<u8, Failure
 
 /// Records that match, each confirmed unless forced.
 fn matching(context: &Context, engine: &Engine, pattern: &str, force: bool) -> Result<Vec<Summary>, Failure> {
-    let pattern = RegexBuilder::new(pattern)
-        .case_insensitive(true)
-        .build()
-        .map_err(|error| Failure::usage("--match is no regular expression").caused_by(&error))?;
+    let pattern = RegexBuilder::new(pattern).case_insensitive(true).build().map_err(|error| {
+        Failure::usage("--match is no regular expression").caused_by(&error).hint(r"write \( for a literal (")
+    })?;
     let mut found = Vec::new();
     crate::engine::durable(|| {
         engine.vault.list(&mut |summary| {
