@@ -1,2 +1,478 @@
-//! x
-fn main() {}
+//! The command line from outside: whatever is wrong is told in words and by an
+//! exit status, and changes nothing; whatever is right can be read by machines.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a broken expectation of a test program is its failure"
+)]
+
+mod world;
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+use lab::process::{self, write_file};
+use serde_json::{Value, json};
+use world::{Fields, World};
+
+const SECRET: &str = "Canary-Secret-77";
+
+/// A record without a target behind it.
+fn noop(world: &World, title: &str) {
+    let fields = Fields { login: title.to_owned(), ..Fields::default() }.with("cmdr:plugin=noop");
+    world.add(title, &fields, SECRET);
+}
+
+/// What is refused, its exit status, and words of the error: its place, its name, its way out.
+type Case<'a> = (&'a [&'a str], i32, &'a [&'a str]);
+
+/// Each is refused in all of these words, with a hint, and changes nothing.
+#[track_caller]
+fn each_is_refused(world: &World, cases: &[Case<'_>]) {
+    let before = world.content();
+    let mut wrong = Vec::new();
+    for (arguments, status, words) in cases {
+        let output = world.run(&[arguments, &["-o", "json"][..]].concat());
+        let error = output.stdout.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok());
+        let error = error.unwrap_or_default();
+        let text = error.to_string();
+        let told = words.iter().all(|word| text.contains(word)) && !text.contains(SECRET);
+        let way_out = error["hint"].as_str().is_some_and(|hint| !hint.is_empty());
+        if output.status != *status || error["exit_status"] != *status || !told || !way_out {
+            wrong.push(format!("{arguments:?} ended with {} and {text}{}", output.status, output.stderr));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(world.content(), before);
+    world.nothing_is_open();
+}
+
+#[test]
+fn every_wrong_argument_is_refused_and_changes_nothing() {
+    let world = World::new();
+    noop(&world, "Door");
+    noop(&world, "door");
+    noop(&world, "Gate");
+    world.add("Nothing", &Fields::default(), SECRET);
+    let database = |title: &str, custom: &[&str]| {
+        let fields = Fields { login: "app".to_owned(), url: Some("postgres://db1".to_owned()), ..Fields::default() };
+        world.add(title, &custom.iter().fold(fields, |fields, one| fields.with(*one)), SECRET);
+    };
+    database("Port", &["cmdr:port=many"]);
+    database("Length", &["cmdr:length=long"]);
+    database("Rules", &["cmdr:rules=1,2"]);
+    database("Plugin", &["cmdr:plugin=../../bin/sh"]);
+    database("Missing", &["cmdr:plugin=oracle"]);
+    database("Admin", &["turnlock:admin=Nobody"]);
+    world.ok_with(&["add", "No login", "--url", "postgres://db1", "--password", "-"], SECRET);
+    let missing = World::without_vault();
+    let refused = missing.fails(3, &["list"]);
+    assert!(refused["hint"].as_str().unwrap().contains("turnlock vault init"), "{refused}");
+
+    each_is_refused(
+        &world,
+        &[
+            (&["rotate", "Nobody"], 2, &["Nobody", "turnlock list"]),
+            (&["rotate", ""], 2, &["turnlock list"]),
+            (&["rotate", "Door"], 2, &["2 records are called", "UID"]),
+            (&["rotate", "Nothing"], 2, &["Nothing", "cmdr:plugin"]),
+            (&["rotate", "Port"], 2, &["Port", "cmdr:port", "65535"]),
+            (&["rotate", "Length"], 2, &["Length", "cmdr:length", "number"]),
+            (&["rotate", "Rules"], 2, &["Rules", "cmdr:rules", "4 numbers"]),
+            (&["rotate", "Plugin"], 2, &["Plugin", "cmdr:plugin", "a-z, 0-9"]),
+            (&["rotate", "Missing"], 2, &["Missing", "turnlock-oracle"]),
+            (&["rotate", "Admin"], 2, &["Admin", "Nobody", "turnlock:admin"]),
+            (&["rotate", "No login"], 2, &["No login", "login"]),
+            (&["check", "No login"], 2, &["No login", "login"]),
+            (&["verify", "Rules"], 2, &["Rules", "cmdr:rules"]),
+            (&["explain", "Port"], 2, &["Port", "cmdr:port"]),
+            (&["rotate", "Gate", "--plugin", "../../bin/sh"], 2, &["--plugin", "a-z, 0-9"]),
+            (&["rotate", "Gate", "--plugin", "unheard-of"], 2, &["turnlock-unheard-of"]),
+            (&["rotate", "Gate", "--rules", "abc"], 2, &["--rules", "Gate"]),
+            (&["rotate", "Gate", "--rules", "0,0,0,0"], 2, &["--rules", "none"]),
+            (&["rotate", "Gate", "--rules", "20,-1,-1,-1,-1"], 2, &["--rules"]),
+            (&["rotate", "Gate", "--rules", "99999999999,1,1,1"], 2, &["--rules", "4096"]),
+            (&["rotate", "Gate", "--length", "4294967295"], 2, &["--length", "4096"]),
+            (&["rotate", "Gate", "--passphrase", "1"], 2, &["--passphrase", "5 to 9"]),
+            (&["rotate", "Gate", "--timeout", "0"], 2, &["--timeout", "1 to 86400"]),
+            (&["rotate", "Gate", "--timeout", "18446744073709551615"], 2, &["--timeout"]),
+            (&["rotate", "Gate", "--password", "x"], 2, &["command line", "standard input"]),
+            (&["rotate", "Gate", "--password", "-"], 2, &["password"]),
+            (&["rotate", "--match", "("], 2, &["--match", "regular expression"]),
+            (&["rotate", "--match", "zebra", "--force"], 2, &["no record"]),
+            (&["rotate", "-m", "Door"], 2, &["2 records", "--force"]),
+            (&["rotate", "-m", "Door", "--force", "--password", "-"], 2, &["one password for several"]),
+            (&["list", "--match", "["], 2, &["--match"]),
+            (&["show", "Gate", "--field", "colour"], 2, &["Gate", "colour"]),
+            (&["add", ""], 2, &["title"]),
+            (&["add", "New", "--type", "unheardOf"], 2, &["unheardOf", "databaseCredentials"]),
+            (&["add", "New", "--password", "x"], 2, &["command line"]),
+            (&["add", "New", "--set", "no value"], 2, &["FIELD=VALUE"]),
+            (&["edit", "Gate", "--set", "=value"], 2, &["FIELD=VALUE"]),
+            (&["edit", "Gate", "--unset", "colour"], 2, &["Gate", "colour"]),
+            (&["edit", "Gate", "--title", " "], 2, &["title"]),
+            (&["edit", "Nobody", "--login", "x"], 2, &["Nobody"]),
+            (&["resolve", "Gate", "--use", "whatever"], 2, &["whatever", "past:N", "--history"]),
+            (&["resolve", "Gate", "--use", "past:-1"], 2, &["past:-1"]),
+            (&["resolve", "Gate", "--use", "past:9"], 2, &["Gate", "9"]),
+            (&["resolve", "Gate", "--use", "candidate"], 2, &["Gate", "candidate"]),
+            (&["resolve", "Gate", "--use", "password", "--password", "x"], 2, &["command line"]),
+            (&["restore", "Gate"], 2, &["Gate", "--history"]),
+            (&["restore", "Gate", "--number", "9"], 2, &["Gate", "--history"]),
+            (&["recover", "Nobody"], 2, &["Nobody"]),
+            (&["plugins", "describe", "unheard-of"], 3, &["turnlock-unheard-of", "--plugin-dir"]),
+            (&["plugins", "describe", "../sh"], 3, &["../sh"]),
+            (&["import", "keeper", "nowhere.json"], 2, &["nowhere.json"]),
+            (&["man", "unheard-of"], 2, &["unheard-of"]),
+            (&["vault", "init"], 3, &["exists already"]),
+            (&["list", "--vault", "nowhere.db"], 3, &["nowhere.db", "turnlock vault init"]),
+            (&["list", "--key-file", "nowhere.key"], 3, &["nowhere.key", "--key-file"]),
+        ],
+    );
+}
+
+/// What the parser of the command line itself refuses: usage, before anything is opened.
+#[test]
+fn what_is_no_command_is_a_usage_error_that_suggests_one() {
+    let world = World::new();
+    noop(&world, "Gate");
+    let before = world.content();
+    for (arguments, words) in [
+        (&["rotat"][..], &["rotate"][..]),
+        (&["vault", "chek"], &["check"]),
+        (&["rotate", "Gate", "--lenght", "9"], &["--length"]),
+        (&["rotate", "Gate", "--length", "nine"], &["nine", "--length"]),
+        (&["rotate", "Gate", "--port", "70000"], &["70000", "--port"]),
+        (&["rotate", "Gate", "--reveal"], &["--print"]),
+        (&["rotate", "Gate", "--match", "x"], &["--match"]),
+        (&["rotate", "Gate", "Door"], &["Door"]),
+        (&["check"], &["<NAME>"]),
+        (&["check", "Gate", "--all"], &["--all"]),
+        (&["restore", "Gate", "--unverified"], &["--number"]),
+        (&["resolve", "Gate"], &["--use"]),
+        (&["list", "--output", "jsn"], &["jsn", "json"]),
+        (&["completions", "tcsh"], &["bash"]),
+        (&["audit", "export", "--after", "-1"], &["-1"]),
+        (&["import", "csv", "x"], &["csv"]),
+        (&["vault", "rekey", "--new-key-file", "a", "--new-passphrase-file", "b"], &["--new-passphrase-file"]),
+    ] {
+        let output = world.run(arguments);
+        assert_eq!((output.status, output.stdout.as_str()), (2, ""), "{arguments:?}: {}", output.stderr);
+        for word in words {
+            assert!(output.stderr.contains(word), "{arguments:?} does not say {word}: {}", output.stderr);
+        }
+    }
+    assert_eq!(world.content(), before);
+}
+
+#[test]
+fn a_configuration_that_says_something_unknown_is_refused() {
+    let world = World::new();
+    let place = world.turnlock.config_directory().join("turnlock");
+    fs::create_dir(&place).unwrap();
+    let file = place.join("turnlock.toml");
+    for (text, word) in [
+        ("vault = ", "line 1"),
+        ("[vault]\nkeyfile = 'x'\n", "keyfile"),
+        ("[vault]\nkey_file = 7\n", "key_file"),
+        ("[rotators]\ndirectories = 'x'\n", "directories"),
+        ("[rotators.pin]\nnoop = ['x']\n", "noop"),
+        ("[daemon]\n", "daemon"),
+    ] {
+        write_file(&file, text).unwrap();
+        let refused = world.fails(2, &["list"]);
+        assert!(refused["error"].as_str().unwrap().contains("turnlock.toml"), "{text}: {refused}");
+        assert!(refused["causes"].to_string().contains(word), "{text}: {refused}");
+    }
+    write_file(&file, "[rotators.pin]\nnoop = '00'\n").unwrap();
+    noop(&world, "Gate");
+    assert_eq!(world.run(&["rotate", "Gate", "--plugin", "noop"]).status, 2);
+    let unpinned = world.fails(3, &["plugins", "describe", "noop"]);
+    assert_eq!(unpinned["kind"], "conflict", "{unpinned}");
+}
+
+#[test]
+fn every_malformed_export_is_refused_by_its_place_and_changes_nothing() {
+    let world = World::new();
+    let good = json!({"title": "Good", "uid": "AAAAAAAAAAAAAAAAAAAAAA", "password": SECRET});
+    world.ok_with(&["import", "keeper", "-"], &good.to_string());
+    let before = world.content();
+    let one = |key: &str, value: Value| {
+        let mut bad = json!({"title": "Bad", "uid": "BBBBBBBBBBBBBBBBBBBBBB", "password": SECRET});
+        bad[key] = value;
+        json!([good, bad]).to_string().into_bytes()
+    };
+    let secret = json!([SECRET]);
+    let deep = |open: &str, close: &str| (open.repeat(200_000) + &close.repeat(200_000)).into_bytes();
+    let huge = format!(r#"[{{"title": "{}", "password": "{SECRET}"}}, 7]"#, "x".repeat(20_000_000));
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("nothing", vec![], "line 1"),
+        ("not JSON", b"title,login,password\n".to_vec(), "line 1"),
+        ("cut off", one("login", json!("x"))[..90].to_vec(), "column 90"),
+        ("two documents", b"[]\n[]".to_vec(), "line 2"),
+        ("bad UTF-8", b"[{\"title\": \"\xff\xfe\"}]".to_vec(), "line 1"),
+        ("UTF-16", "[]".encode_utf16().flat_map(u16::to_le_bytes).collect(), "line 1"),
+        ("half a surrogate", br#"[{"title": "\ud800"}]"#.to_vec(), "line 1"),
+        ("a control character", b"[{\"title\": \"a\nb\"}]".to_vec(), "line 2"),
+        ("deep lists", deep("[", "]"), "line 1"),
+        ("deep objects", deep(r#"{"a":"#, "}"), "line 1"),
+        ("never ending", deep("[", ""), "line 1"),
+        ("a number", b"7".to_vec(), "neither"),
+        ("a text", format!("{SECRET:?}").into_bytes(), "neither"),
+        (
+            "another object",
+            json!({"password": SECRET, "no": 1}).to_string().replace("password", "pass").into_bytes(),
+            "neither",
+        ),
+        ("records is no list", json!({"records": {"a": SECRET}}).to_string().into_bytes(), "records"),
+        (
+            "shared_folders is no list",
+            json!({"records": [], "shared_folders": 7}).to_string().into_bytes(),
+            "shared_folders",
+        ),
+        ("a record is no object", json!([good, SECRET]).to_string().into_bytes(), "record 2"),
+        ("huge and wrong at its end", huge.into_bytes(), "record 2"),
+        ("title", one("title", secret.clone()), "title"),
+        ("uid", one("uid", json!(7)), "uid"),
+        ("uid twice", one("uid", good["uid"].clone()), "record 1"),
+        ("a key twice", br#"{"title": "a", "title": "b"}"#.to_vec(), "twice"),
+        ("login", one("login", secret.clone()), "login"),
+        ("password", one("password", json!({"a": SECRET})), "password"),
+        ("login_url", one("login_url", secret.clone()), "login_url"),
+        ("notes", one("notes", secret.clone()), "notes"),
+        ("custom_fields", one("custom_fields", secret.clone()), "custom_fields"),
+        ("folders", one("folders", json!([7])), "folders"),
+        ("$type", one("$type", secret.clone()), "$type"),
+        ("fields", one("fields", secret.clone()), "type"),
+        ("custom", one("custom", json!([[SECRET]])), "custom"),
+    ];
+    let file = world.turnlock.home().join("export.json");
+    for (what, bytes, word) in &cases {
+        write_file(&file, bytes).unwrap();
+        let refused = world.fails(2, &["import", "keeper", file.to_str().unwrap()]);
+        let said = refused["error"].as_str().unwrap();
+        assert!(said.contains("export.json") && said.contains(word), "{what} does not say {word}: {said}");
+        assert!(refused["hint"].is_string(), "{what}: {refused}");
+        assert!(!refused.to_string().contains(SECRET), "{what}: {refused}");
+        // Over standard input all the same, and a rehearsal is as strict.
+        let mut command = world.command(&["import", "keeper", "-", "--dry-run"]);
+        assert_eq!(process::run(&mut command, bytes).unwrap().status, 2, "{what}");
+        assert_eq!(world.content(), before, "{what}");
+    }
+}
+
+/// Everything that Keeper can say, as its own JSON: it comes back as it went in.
+#[test]
+fn import_export_and_import_again_keep_every_field() {
+    let records = json!({"shared_folders": [], "records": [
+        {"title": "Untyped", "uid": "AAAAAAAAAAAAAAAAAAAAAA", "login": "app", "password": "  pw \"'\\ \u{1F4A3} ",
+         "login_url": "postgres://db1:5433/orders", "notes": "two\nlines", "last_modified": 1_750_000_000,
+         "custom_fields": {"cmdr:host": ["db1", "db2"], "cmdr:port": "5433", "empty": "", "Größe": "ﬁ", "number": 7},
+         "folders": [{"folder": "Infra\\DB"}, {"shared_folder": "Shared\\Team", "folder": "Sub", "can_edit": true}]},
+        {"title": "Typed", "uid": "BBBBBBBBBBBBBBBBBBBBBB", "$type": "databaseCredentials", "login": "app",
+         "password": "pw", "custom_fields": {"$host": {"hostName": "10.0.0.5", "port": "5432"},
+         "$text:cmdr:plugin": "postgresql", "$text:cmdr:plugin:two": "mysql", "$secret:Pin": ["1", "2"],
+         "$unheardOf:Label": {"a": [1, null, {"b": true}]}}},
+        {"title": "Raw", "record_uid": "CCCCCCCCCCCCCCCCCCCCCC", "type": "sshKeys",
+         "fields": [{"type": "login", "value": ["root"]}, {"type": "keyPair", "value": [{"privateKey": "k", "publicKey": "p"}]},
+                    {"type": "login", "label": "second", "value": ["other"]}, {"type": "text", "value": []}],
+         "custom": [{"type": "text", "label": "cmdr:plugin", "value": ["sshkey"]},
+                    {"type": "text", "label": "cmdr:plugin", "value": ["noop"]}]},
+        {"title": "", "uid": "DDDDDDDDDDDDDDDDDDDDDD"},
+    ]});
+    let first = World::new();
+    let told = first.ok_with(&["import", "keeper", "-", "-o", "json"], &records.to_string());
+    assert_eq!(world::lines(&told.stdout)[0]["losses"], json!([]));
+    let exported = first.content();
+    let second = World::new();
+    second.ok_with(&["import", "keeper", "-"], &exported);
+    assert_eq!(second.content(), exported);
+    // Over itself nothing changes, and to a file it is the same, for its owner alone.
+    second.ok_with(&["import", "keeper", "-"], &exported);
+    let file = second.turnlock.home().join("export.json");
+    second.ok(&["export", "--to", file.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), exported);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let all: Value = serde_json::from_str(&exported).unwrap();
+    let of = |uid: &str| {
+        let found = all["records"].as_array().unwrap().iter().find(|record| record["uid"] == uid);
+        found.unwrap_or_else(|| panic!("{uid} is lost")).clone()
+    };
+    for given in records["records"].as_array().unwrap().iter().take(2) {
+        let kept = of(given["uid"].as_str().unwrap());
+        for (key, value) in given.as_object().unwrap() {
+            if key == "custom_fields" || key == "folders" {
+                continue;
+            }
+            assert_eq!(kept[key], *value, "{key}");
+        }
+    }
+    let untyped = of("AAAAAAAAAAAAAAAAAAAAAA");
+    assert_eq!(untyped["custom_fields"]["cmdr:host"], json!(["db1", "db2"]));
+    assert_eq!(untyped["folders"], records["records"][0]["folders"]);
+    let typed = &of("BBBBBBBBBBBBBBBBBBBBBB")["custom_fields"];
+    assert_eq!(typed["$secret:Pin"], json!(["1", "2"]));
+    assert_eq!(typed["$unheardOf:Label"], json!({"a": [1, null, {"b": true}]}));
+    assert_eq!(first.json(&["show", "Raw", "--field", "second"])[0]["value"], "other");
+}
+
+/// A rotator that says what a test wrote down for it, `@` standing for the id.
+/// Behind its permit it says what is in `permit`.
+const STRANGE: &str = r#"#!/bin/sh
+said="$HOME/strange"
+cat "$said/hello"
+while read -r line; do
+    id=${line#*'"id":'}
+    id=${id%%,*}
+    case $line in
+    *'"proceed":true'*) sed "s/@/$apply/" "$said/permit" ;;
+    *'"proceed":false'*) sed "s/@/$apply/" "$said/no-permit" ;;
+    *'"method":"apply"'*) apply=$id; sed "s/@/$id/" "$said/apply" ;;
+    *'"method":"describe"'*) sed "s/@/$id/" "$said/describe" ;;
+    *'"method":"plan"'*) sed "s/@/$id/" "$said/plan" ;;
+    *'"method":"verify"'*) sed "s/@/$id/" "$said/verify" ;;
+    *'"method":"check"'*) sed "s/@/$id/" "$said/check" ;;
+    *) sed "s/@/$id/" "$said/other" ;;
+    esac
+done
+"#;
+
+const HELLO: &str = r#"{"jsonrpc":"2.0","method":"hello","params":{"protocol":[1],"plugin":"strange","version":"0.1.0","operations":["describe","plan","check","prepare","apply","verify","finish","revert"]}}"#;
+const ASKS: &str = r#"{"jsonrpc":"2.0","id":"t1","method":"threshold","params":{"id":@}}"#;
+
+/// A world with that rotator, honest so far, and a record `Odd` of it.
+struct Strange {
+    world: World,
+    said: PathBuf,
+}
+
+impl Strange {
+    fn new() -> Self {
+        let world = World::new();
+        let said = world.turnlock.home().join("strange");
+        fs::create_dir(&said).unwrap();
+        let program = world.turnlock.plugin_directory().join("turnlock-strange");
+        write_file(&program, STRANGE).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let place = world.turnlock.config_directory().join("turnlock");
+        fs::create_dir(&place).unwrap();
+        let plugins = world.turnlock.plugin_directory();
+        write_file(&place.join("turnlock.toml"), format!("[rotators]\ndirectories = [{plugins:?}]\n")).unwrap();
+        let strange = Self { world, said };
+        strange.be_honest();
+        let fields = Fields { login: "odd".to_owned(), ..Fields::default() }.with("cmdr:plugin=strange");
+        strange.world.add("Odd", &fields, SECRET);
+        strange
+    }
+
+    fn says(&self, when: &str, line: impl AsRef<[u8]>) {
+        write_file(&self.said.join(when), [line.as_ref(), b"\n"].concat()).unwrap();
+    }
+
+    fn be_honest(&self) {
+        let traits = json!({"origin": "orchestrator", "overlap": "none", "needs_current": false, "admin_reset": false,
+            "verify": "login", "lockout_sensitive": false, "lockout_window_ms": 0, "settle_ms": 0, "hosts": "one",
+            "policy_from_target": false, "finish": false, "password": {}});
+        let schema = json!({"type": "object", "properties": {
+            "login": {"type": "string", "x-turnlock": "account"},
+            "password": {"type": "string", "writeOnly": true, "x-turnlock": "write-back"}}});
+        let result = |result: &Value| format!(r#"{{"jsonrpc":"2.0","id":@,"result":{result}}}"#);
+        self.says("hello", HELLO);
+        self.says(
+            "describe",
+            result(&json!({"plugin": "strange", "version": "0.1.0", "summary": "Odd.",
+            "schema": schema, "url_schemes": [], "traits": traits})),
+        );
+        self.says("plan", result(&json!({"traits": traits})));
+        self.says("check", result(&json!({"authenticated": true, "may_rotate": "yes", "findings": []})));
+        self.says("apply", ASKS);
+        self.says("permit", result(&json!({})));
+        self.says("no-permit", r#"{"jsonrpc":"2.0","id":@,"error":{"code":-32000,"message":"no permit","data":{"kind":"cancelled","applied":"no"}}}"#);
+        self.says("verify", result(&json!({"verdict": "accepted"})));
+        self.says("other", r#"{"jsonrpc":"2.0","id":@,"error":{"code":-32601,"message":"not known"}}"#);
+    }
+}
+
+/// Everything a rotator can say that it must not, and what it proves.
+#[test]
+fn whatever_a_rotator_says_it_is_believed_no_further_than_the_protocol_goes() {
+    let strange = Strange::new();
+    let world = &strange.world;
+    world.ok(&["rotate", "Odd"]);
+    let long = vec![b'x'; 1_048_579];
+    let garbage: &[(&str, &[u8])] = &[
+        ("not JSON", b"good morning"),
+        ("cut off", br#"{"jsonrpc":"2.0","id":@,"resu"#),
+        ("bad UTF-8", b"{\"jsonrpc\":\"2.0\",\"id\":@,\"result\":\"\xff\"}"),
+        ("too long a line", &long),
+        ("a batch", br#"[{"jsonrpc":"2.0","id":@,"result":{}}]"#),
+        ("another version of JSON-RPC", br#"{"jsonrpc":"1.0","id":@,"result":{}}"#),
+        ("an answer to nothing", br#"{"jsonrpc":"2.0","id":99,"result":{}}"#),
+        ("neither result nor error", br#"{"jsonrpc":"2.0","id":@}"#),
+        ("another shape", br#"{"jsonrpc":"2.0","id":@,"result":[1]}"#),
+        ("an error of another shape", br#"{"jsonrpc":"2.0","id":@,"error":"no"}"#),
+    ];
+    let mut wrong = Vec::new();
+    let mut expect = |what: String, status: i32, state: &str, arguments: &[&str]| {
+        let output = world.run(&[arguments, &["-o", "json"]].concat());
+        let told = output.stdout.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok());
+        let told = told.unwrap_or_default();
+        let text = format!("{}{}", output.stdout, output.stderr);
+        let named = told["error"].as_str().is_some_and(|error| !error.is_empty());
+        if output.status != status || told["state"] != state || !named || text.contains(SECRET) {
+            wrong.push(format!("{what}: {arguments:?} ended with {} and {text}", output.status));
+        }
+    };
+
+    // Where nothing may change, nothing has.
+    let before = world.content();
+    let hello = |from: &str, to: &str| HELLO.replace(from, to).into_bytes();
+    let mut hellos: Vec<(&str, Vec<u8>)> = garbage.iter().map(|(what, line)| (*what, line.to_vec())).collect();
+    hellos.push(("another version", hello("[1]", "[2,3]")));
+    hellos.push(("no version", hello("[1]", "[]")));
+    hellos.push(("another plugin", hello("strange", "noop")));
+    hellos.push(("another method", hello("hello", "goodbye")));
+    for (what, line) in &hellos {
+        strange.says("hello", line);
+        expect(format!("hello: {what}"), 3, "unchanged", &["rotate", "Odd"]);
+    }
+    strange.be_honest();
+    for when in ["plan", "check", "verify"] {
+        let arguments = if when == "plan" { ["rotate", "Odd"] } else { [when, "Odd"] };
+        for (what, line) in garbage {
+            strange.says(when, line);
+            expect(format!("{when}: {what}"), 3, "unchanged", &arguments);
+        }
+        strange.be_honest();
+    }
+    for (what, line) in garbage {
+        strange.says("apply", line);
+        expect(format!("apply before the permit: {what}"), 3, "unchanged", &["rotate", "Odd"]);
+    }
+    // Whatever it claims, without a permit nothing has changed.
+    for applied in ["yes", "unknown", "perhaps"] {
+        let error = json!({"code": -32000, "message": "done", "data": {"kind": "internal", "applied": applied}});
+        strange.says("apply", format!(r#"{{"jsonrpc":"2.0","id":@,"error":{error}}}"#));
+        expect(format!("apply before the permit: applied {applied}"), 3, "unchanged", &["rotate", "Odd"]);
+    }
+    strange.says("apply", r#"{"jsonrpc":"2.0","id":@,"method":"threshold","params":{}}"#);
+    expect("a request with the host's own kind of id".to_owned(), 3, "unchanged", &["rotate", "Odd"]);
+    assert_eq!(world.content(), before);
+    world.nothing_is_open();
+
+    // Behind the permit it is not known, until the target itself is asked.
+    for (what, line) in garbage {
+        strange.be_honest();
+        strange.says("permit", line);
+        expect(format!("behind the permit: {what}"), 5, "unknown", &["rotate", "Odd"]);
+        let old = world.password("Odd");
+        let candidate = world.staged("Odd").remove(0);
+        assert_eq!(world.json(&["recover"])[0]["outcome"], "committed", "{what}");
+        assert_eq!(world.password("Odd"), candidate, "{what}");
+        assert_eq!(world.past("Odd", "previous")[0], old, "{what}");
+    }
+    world.nothing_is_open();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
