@@ -86,13 +86,7 @@ impl Call {
         }
         let params = params.unwrap_or(RawValue::NULL);
         let terms: Terms = read(params)?;
-        if !VERSIONS.contains(&terms.protocol) {
-            return Err(Fault::new(
-                Kind::Unsupported,
-                format!("protocol version {} is not spoken here; {VERSIONS:?} are", terms.protocol),
-            )
-            .hint("bring orchestrator and rotator to versions that go together"));
-        }
+        spoken(terms.protocol)?;
         let asked = Duration::from_millis(terms.deadline_ms);
         let limit = asked.min(account_timeout(params)?).min(LONGEST);
         let deadline = Deadline { at: began + limit, limit };
@@ -287,6 +281,15 @@ fn two<'a>(current: &'a Credential, previous: &'a Credential) -> Result<(&'a Cre
         return Err(Fault::new(Kind::InvalidInput, "current and previous are the same credential: nothing is removed"));
     }
     Ok((current, previous))
+}
+
+/// Refuses a version of the protocol that is not spoken here.
+pub(crate) fn spoken(protocol: u32) -> Result<(), Fault> {
+    if VERSIONS.contains(&protocol) {
+        return Ok(());
+    }
+    Err(Fault::new(Kind::Unsupported, format!("protocol version {protocol} is not spoken here; {VERSIONS:?} are"))
+        .hint("bring orchestrator and rotator to versions that go together"))
 }
 
 /// Reads params. What serde says may repeat a misplaced secret, so a person

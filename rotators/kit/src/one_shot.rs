@@ -20,7 +20,7 @@ use turnlock_protocol::{
 use zeroize::Zeroizing;
 
 use crate::cleared::json;
-use crate::dispatch::{Call, RawResult, read};
+use crate::dispatch::{Call, RawResult, read, spoken};
 use crate::host::Host;
 use crate::output::{self, Output};
 use crate::rotator::Rotator;
@@ -131,8 +131,14 @@ struct RotateParams {
     admin: Option<Admin>,
     #[serde(default)]
     policy: Policy,
+    #[serde(default = "version_one")]
+    protocol: u32,
     #[serde(default = "thirty_seconds")]
     deadline_ms: u64,
+}
+
+fn version_one() -> u32 {
+    1
 }
 
 fn thirty_seconds() -> u64 {
@@ -187,7 +193,10 @@ impl Story {
             Ok(params) => params,
             Err(fault) => return failed(output, fault.into(), None),
         };
-        let RotateParams { account, current, next, admin, policy, deadline_ms } = params;
+        let RotateParams { account, current, next, admin, policy, protocol, deadline_ms } = params;
+        if let Err(fault) = spoken(protocol) {
+            return failed(output, fault.into(), None);
+        }
 
         let plan = PlanParams { account: account.clone(), admin: duplicate(&admin) };
         let traits = match self.ask::<R, PlanResult>(Operation::Plan, &plan, deadline_ms).await {
