@@ -10,13 +10,18 @@
 
 mod world;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio, time::Duration};
 
-use lab::process::{self, write_file};
+use lab::{
+    Postgresql, PostgresqlOptions,
+    process::{self, write_file},
+    wait_until,
+};
 use serde_json::{Value, json};
 use world::{Fields, World};
 
 const SECRET: &str = "Canary-Secret-77";
+const SOON: Duration = Duration::from_secs(20);
 
 /// A record without a target behind it.
 fn noop(world: &World, title: &str) {
@@ -475,4 +480,353 @@ fn whatever_a_rotator_says_it_is_believed_no_further_than_the_protocol_goes() {
     }
     world.nothing_is_open();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+const PARAMS: &str = r#"{"account": {"login": "app"}, "current": {"password": "Canary-Secret-77"}}"#;
+
+/// The programs that are shipped, called by hand with what does not fit.
+#[test]
+fn every_rotator_refuses_a_malformed_frame_and_params_that_do_not_fit() {
+    let world = World::without_vault();
+    let run = |program: &str, arguments: &[&str], stdin: &[u8]| {
+        let mut command = world.turnlock.program(program, arguments).unwrap();
+        let output = process::run(&mut command, stdin).unwrap();
+        assert!(!(output.stdout.clone() + &output.stderr).contains(SECRET), "{program} {arguments:?}: {output:?}");
+        output
+    };
+    let long =
+        [b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"describe\",\"params\":\"".as_slice(), &[b'x'; 1 << 20]].concat();
+    let line = |method: &str, params: &str| {
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"{method}\",\"params\":{params}}}\n").into_bytes()
+    };
+    let spoken = r#"{"protocol":7,"deadline_ms":1000,"account":{"login":"app"},"current":{}}"#;
+    let half = r#"{"protocol":1,"deadline_ms":1000,"current":{"password":"Canary-Secret-77"}}"#;
+    for program in ["turnlock-noop", "turnlock-postgresql", "turnlock-mysql"] {
+        // Bytes, the error's code, its kind, the exit status.
+        for (what, bytes, code, kind, status) in [
+            ("not JSON", b"Canary-Secret-77\n".to_vec(), -32700, "", 2),
+            ("cut off by a line end", b"{\"jsonrpc\":\"2.0\",\"id\":1,\"meth\n".to_vec(), -32700, "", 2),
+            ("bad UTF-8", b"{\"jsonrpc\":\"2.0\",\"method\":\"\xff\"}\n".to_vec(), -32700, "", 2),
+            ("a batch", b"[]\n".to_vec(), -32700, "", 2),
+            ("too long a line", long.clone(), -32600, "", 2),
+            ("what fits", line("describe", "{}"), 0, "", 0),
+            ("an unknown operation", line("explode", "{}"), -32601, "", 0),
+            ("another version", line("check", spoken), -32000, "unsupported", 0),
+            ("no account", line("check", half), -32602, "invalid_input", 0),
+            ("params of another shape", line("check", r#"["Canary-Secret-77"]"#), -32602, "invalid_input", 0),
+        ] {
+            let output = run(program, &["serve"], &bytes);
+            assert_eq!(output.status, status, "{program}, {what}: {output:?}");
+            let said = world::lines(&output.stdout);
+            assert_eq!(said[0]["method"], "hello", "{program}, {what}");
+            assert_eq!(said.len(), 2, "{program}, {what}: one answer: {said:?}");
+            let error = &said[1]["error"];
+            if code == 0 {
+                assert!(said[1]["result"].is_object(), "{program}, {what}: {said:?}");
+                continue;
+            }
+            assert_eq!(error["code"], code, "{program}, {what}: {said:?}");
+            assert_eq!(error["data"]["kind"].as_str().unwrap_or(""), kind, "{program}, {what}: {said:?}");
+            assert_eq!(said[1]["id"], if status == 2 { Value::Null } else { json!(1) }, "{program}, {what}");
+        }
+        let cut = &line("describe", "{}")[..30];
+        assert_eq!(world::lines(&run(program, &["serve"], cut).stdout).len(), 1, "{program}: no message, no answer");
+
+        for operation in ["rotate", "check"] {
+            let unspoken = run(program, &[operation], spoken.as_bytes());
+            assert_eq!(unspoken.status, 3, "{program} {operation}: {unspoken:?}");
+            assert_eq!(world::lines(&unspoken.stdout)[0]["error"]["data"]["kind"], "unsupported", "{program}");
+        }
+
+        let huge = vec![b' '; (1 << 20) + 1];
+        for (what, arguments, stdin) in [
+            ("an unknown operation", &["explode"][..], PARAMS.as_bytes()),
+            ("two operations", &["check", "verify"], PARAMS.as_bytes()),
+            ("nothing", &["rotate"], b""),
+            ("cut off", &["rotate"], &PARAMS.as_bytes()[..70]),
+            ("a list", &["rotate"], br#"["Canary-Secret-77"]"#),
+            ("two objects", &["rotate"], b"{}{}"),
+            ("bad UTF-8", &["rotate"], b"{\"account\": \"\xff\"}"),
+            ("too much", &["rotate"], &huge),
+            ("account is a text", &["rotate"], br#"{"account": "Canary-Secret-77", "current": {}}"#),
+            ("a secret that is a number", &["rotate"], br#"{"account": {"login": "a"}, "current": {"password": 7}}"#),
+            ("a timeout that is none", &["check"], br#"{"account": {"login": "a", "timeout": "soon"}, "current": {}}"#),
+            (
+                "a policy that is none",
+                &["rotate"],
+                br#"{"account": {"login": "a"}, "current": {}, "policy": {"length": -1}}"#,
+            ),
+        ] {
+            let output = run(program, arguments, stdin);
+            assert_eq!(output.status, 2, "{program}, {what}: {output:?}");
+            assert!(
+                output.stdout.contains("error") || output.stderr.contains("error"),
+                "{program}, {what}: {output:?}"
+            );
+            assert!(!output.stdout.contains("candidate"), "{program}, {what}: {output:?}");
+        }
+    }
+}
+
+/// Every way to be read by a machine: JSON line by line, and a secret only where it was asked for.
+#[test]
+fn every_verb_answers_in_json_and_shows_no_secret_unasked() {
+    let world = World::new();
+    noop(&world, "Door");
+    noop(&world, "Gate");
+    let second = "Canary-Second-78";
+    world.ok_with(&["add", "Pin", "--folder", "a/b", "--set", "Pin=Canary-Secret-77", "--password", "-"], SECRET);
+    let import = world.turnlock.home().join("import.json");
+    write_file(&import, json!([{"title": "New", "password": SECRET}]).to_string()).unwrap();
+    let import = import.to_str().unwrap();
+    // What it is, its input, its exit status, how many lines it answers, and a key of the first.
+    for (arguments, stdin, status, count, key) in [
+        (&["list"][..], "", 0, 3, "uid"),
+        (&["list", "--match", "a/b"], "", 0, 1, "title"),
+        (&["show", "Door"], "", 0, 1, "fields"),
+        (&["show", "Pin"], "", 0, 1, "fields"),
+        (&["show", "Door", "--field", "login"], "", 0, 1, "value"),
+        (&["rotate"], "", 0, 2, "plugin"),
+        (&["rotate", "Door", "--dry-run"], "", 0, 1, "policy"),
+        (&["rotate", "Door", "--password", "-"], second, 0, 1, "outcome"),
+        (&["rotate", "Gate", "--print"], "", 0, 2, "outcome"),
+        (&["rotate", "-m", "gate|pin", "--force", "--jobs", "2"], "", 0, 1, "outcome"),
+        (&["rotate", "-m", "gate", "--force", "--strict"], "", 0, 1, "verified"),
+        (&["show", "Door", "--history", "--stage"], "", 0, 1, "credential"),
+        (&["check", "Door"], "", 0, 1, "findings"),
+        (&["check", "--all"], "", 0, 2, "findings"),
+        (&["verify", "Door"], "", 0, 1, "outcome"),
+        (&["verify", "--all"], "", 0, 2, "outcome"),
+        (&["recover"], "", 0, 0, ""),
+        (&["status"], "", 0, 0, ""),
+        (&["explain", "Door"], "", 0, 3, "what"),
+        (&["plugins"], "", 0, 3, "plugin"),
+        (&["plugins", "list"], "", 0, 3, "plugin"),
+        (&["plugins", "describe", "noop"], "", 0, 1, "schema"),
+        (&["import", "keeper", import, "--dry-run"], "", 0, 1, "dry_run"),
+        (&["import", "keeper", import], "", 0, 1, "records"),
+        (&["edit", "Pin", "--password", "-"], second, 0, 1, "outcome"),
+        (&["add", "Another", "--password", "-"], SECRET, 0, 1, "record"),
+        (&["resolve", "Door", "--use", "current"], "", 0, 1, "resolved"),
+        (&["restore", "Door"], "", 0, 1, "restored"),
+        (&["audit", "verify"], "", 0, 1, "head"),
+        (&["vault", "check"], "", 0, 1, "problems"),
+        (&["vault", "backup", "backup.db"], "", 0, 1, "backup"),
+        (&["vault", "adopt", "--unverified"], "", 0, 1, "adopted"),
+        (&["rotate", "Nobody"], "", 2, 1, "error"),
+    ] {
+        let output = world.run_with(&[arguments, &["-o", "json"]].concat(), stdin);
+        assert_eq!(output.status, status, "{arguments:?}: {}{}", output.stdout, output.stderr);
+        let answers = world::lines(&output.stdout);
+        let counted = if arguments[0] == "explain" { answers.len().min(count) } else { answers.len() };
+        assert_eq!(counted, count, "{arguments:?}: {}", output.stdout);
+        assert!(count == 0 || !answers[0][key].is_null(), "{arguments:?} tells no {key}: {}", output.stdout);
+        for secret in [SECRET, second] {
+            assert!(!(output.stdout.clone() + &output.stderr).contains(secret), "{arguments:?}: {}", output.stdout);
+        }
+    }
+    let rows = world::lines(&world.ok(&["audit", "export", "-o", "json"]).stdout);
+    let after = world::lines(&world.ok(&["audit", "export", "--after", "3"]).stdout);
+    assert_eq!(rows[3..], after[..]);
+    assert!(rows.len() > 20 && rows[0]["number"] == 1, "{}", rows[0]);
+    assert!(!format!("{rows:?}").contains(SECRET) && !format!("{rows:?}").contains(second));
+    // Asked for, they are shown.
+    assert!(world.ok(&["show", "Pin", "--reveal", "-o", "json"]).stdout.contains(second));
+    assert!(world.ok(&["show", "Pin", "--reveal"]).stdout.contains(SECRET));
+    assert_eq!(world.ok(&["show", "Pin", "--field", "Pin"]).stdout, format!("{SECRET}\n"));
+}
+
+/// The words after `turnlock` of every verb there is, read from the help itself.
+fn every_verb(world: &World) -> Vec<Vec<String>> {
+    let mut found: Vec<Vec<String>> = vec![vec![]];
+    let mut at = 0;
+    while let Some(verb) = found.get(at).cloned() {
+        let mut arguments: Vec<&str> = verb.iter().map(String::as_str).collect();
+        arguments.push("--help");
+        let help = world.ok(&arguments).stdout;
+        let listed = help.split_once("Commands:\n").map_or("", |(_, rest)| rest.split("\n\n").next().unwrap_or(""));
+        let names = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+        let names = names.filter(|name| !name.is_empty() && *name != "help");
+        found.extend(names.map(|name| [verb.clone(), vec![name.to_owned()]].concat()));
+        at += 1;
+    }
+    found
+}
+
+#[test]
+fn every_verb_explains_itself_by_an_example() {
+    let world = World::without_vault();
+    let verbs = every_verb(&world);
+    assert!(verbs.len() > 28, "{verbs:?}");
+    assert!(verbs.contains(&vec!["vault".to_owned(), "rekey".to_owned()]), "{verbs:?}");
+    for verb in &verbs {
+        let mut arguments: Vec<&str> = verb.iter().map(String::as_str).collect();
+        arguments.push("--help");
+        let help = world.ok(&arguments);
+        let example = format!("  turnlock {}", verb.join(" "));
+        let examples = help.stdout.split_once("Examples:\n").map_or("", |(_, examples)| examples);
+        let words: Vec<&str> = verb.iter().map(String::as_str).collect();
+        let shows = examples.lines().any(|line| {
+            line.contains("turnlock ") && words.iter().all(|word| line.split_whitespace().any(|part| part == *word))
+        });
+        assert!(shows, "{example} --help has no example of itself: {}", help.stdout);
+        assert_eq!(help.stderr, "");
+    }
+    assert!(world.ok(&["--version"]).stdout.starts_with("turnlock "));
+    let bare = world.run(&[]);
+    assert!(bare.status == 2 && bare.stderr.contains("Usage:"), "{bare:?}");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = world.ok(&["completions", shell]).stdout;
+        assert!(script.contains("rekey") && script.contains("dry-run"), "{shell}");
+    }
+    assert!(world.ok(&["man"]).stdout.contains(".TH"));
+    assert!(world.ok(&["man", "rotate"]).stdout.contains("dry\\-run"));
+}
+
+#[test]
+fn a_rehearsal_changes_nothing_at_all() {
+    let world = World::new();
+    noop(&world, "Door");
+    noop(&world, "Gate");
+    let vault = || fs::read(world.turnlock.vault()).unwrap();
+    let before = vault();
+    let told = world.ok(&["rotate", "Door", "--dry-run", "--length", "33"]);
+    assert!(told.stdout.contains("would rotate Door") && told.stdout.contains("33"), "{}", told.stdout);
+    let several = world.json(&["rotate", "-m", ".", "--dry-run", "--force"]);
+    assert_eq!(several.len(), 2);
+    world.fails(2, &["rotate", "Door", "--dry-run", "--rules", "1"]);
+    world.ok_with(&["rotate", "Door", "--dry-run", "--password", "-"], "Something-Else-9");
+    world.ok_with(&["import", "keeper", "-", "--dry-run"], r#"[{"title": "New"}]"#);
+    assert!(vault() == before, "a rehearsal wrote to the vault");
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_failure_and_no_panic() {
+    let world = World::new();
+    noop(&world, "Door");
+    for arguments in [
+        &["list"][..],
+        &["list", "-o", "json"],
+        &["show", "Door"],
+        &["rotate", "Door"],
+        &["audit", "export"],
+        &["man"],
+        &["completions", "bash"],
+        &["--help"],
+        &["rotate", "--help"],
+        &["vault", "check"],
+        &["explain", "Door"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = world.command(arguments);
+        let child = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        // The writing end is closed here, too, with the command.
+        drop(command);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && !said.contains("bug:") && !said.contains("panic"), "{arguments:?}: {said}");
+    }
+    assert_eq!(world.history("Door").len(), 1, "it rotated all the same");
+}
+
+/// A run that ends without a report.
+fn killed(running: world::Running) {
+    running.signal("KILL");
+    running.end();
+}
+
+/// Every way out of a park leads to the credential that the server accepts, and keeps all others.
+#[test]
+fn a_parked_record_is_told_and_every_way_out_leads_out() {
+    let server = Postgresql::start(PostgresqlOptions::default()).unwrap();
+    let world = World::new();
+    server.create_role("app", "Old-And-Tired-1").unwrap();
+    let fields = Fields {
+        login: "app".to_owned(),
+        url: Some(format!("postgres://127.0.0.1:{}", server.port())),
+        custom: vec![format!("turnlock:ca={}", server.ca_path().display())],
+    };
+    world.add("App", &fields, "Old-And-Tired-1");
+    let mut known = vec!["Old-And-Tired-1".to_owned()];
+    let ways: [(&str, &[&str]); 6] = [
+        ("candidate", &["resolve", "App", "--use", "candidate"]),
+        ("current", &["resolve", "App", "--use", "current"]),
+        ("past", &["resolve", "App", "--use", "past:1"]),
+        ("behind", &["resolve", "App", "--use", "password", "--password", "-"]),
+        ("past", &["restore", "App"]),
+        ("candidate", &["recover"]),
+    ];
+    for (round, (alive, way)) in ways.iter().enumerate() {
+        let current = world.password("App");
+        server.set_parameter("synchronous_standby_names", "nobody").unwrap();
+        let running = world.start(&["rotate", "App"]);
+        wait_until("a commit to wait for a standby", SOON, || {
+            let waiting = server.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep';");
+            waiting.is_ok_and(|count| count != "0").then_some(())
+        })
+        .unwrap();
+        let candidate = world.staged("App").remove(0);
+        killed(running);
+        server.reset_parameter("synchronous_standby_names").unwrap();
+        wait_until("the change", SOON, || server.accepts("app", &candidate).unwrap().then_some(())).unwrap();
+        let behind = format!("Behind-Your-Back-{round}");
+        server.set_password("app", &behind).unwrap();
+
+        // Parked, by whoever comes first, and told by everybody.
+        let parked = world.fails(5, &[if round == 0 { "rotate" } else { "recover" }, "App"]);
+        assert_eq!(parked["state"], "parked", "{parked}");
+        assert!(parked["hint"].as_str().unwrap().contains("turnlock resolve"), "{parked}");
+        let status = world.run(&["status", "-o", "json"]);
+        let open = world::lines(&status.stdout);
+        assert_eq!((status.status, open.len()), (3, 1), "{}", status.stderr);
+        assert_eq!((&open[0]["title"], &open[0]["state"]), (&json!("App"), &json!("parked")));
+        let table = world.run(&["status"]).stdout;
+        assert!(table.contains("parked") && table.contains("turnlock") && table.contains("resolve"), "{table}");
+        assert_eq!(world.json(&["list"])[0]["state"], "parked");
+        assert_eq!(world.json(&["show", "App"])[0]["open_attempts"], 1);
+        assert!(world.json(&["show", "App", "--stage"])[0]["parked"].as_str().unwrap().contains("refuses"));
+        assert_eq!(world.fails(5, &["rotate", "App"])["state"], "parked");
+        for which in ["candidate", "current"] {
+            let refused = world.fails(5, &["resolve", "App", "--use", which]);
+            assert!(refused["hint"].as_str().unwrap().contains("--unverified"), "{refused}");
+        }
+        let wrong = ["resolve", "App", "--use", "password", "--password", "-"];
+        world.fails_with(5, &wrong, "No-Such-Luck-1");
+        assert_eq!((world.password("App"), world.staged("App")), (current.clone(), vec![candidate.clone()]));
+
+        let right = match *alive {
+            "candidate" => candidate.clone(),
+            "current" => current.clone(),
+            "past" => known[0].clone(),
+            _ => behind,
+        };
+        let right = right.as_str();
+        if *alive != "behind" {
+            server.set_password("app", right).unwrap();
+        }
+        let out = world.ok_with(way, right);
+        assert!(!(out.stdout + &out.stderr).contains(right), "{way:?}");
+        assert_eq!(world.password("App"), right, "{way:?}");
+        assert!(server.accepts("app", right).unwrap());
+        world.nothing_is_open();
+        known.extend([current, candidate, right.to_owned()]);
+        let held = world.every_password("App");
+        for secret in &known {
+            assert!(held.contains(secret), "{way:?} lost a credential");
+        }
+    }
+    // Insisting adopts what nobody accepts, says so, and history still leads back.
+    let live = world.password("App");
+    let dead =
+        world.history("App").iter().find(|past| past["credential"]["password"] != live.as_str()).unwrap().clone();
+    let number = dead["number"].to_string();
+    world.fails(5, &["restore", "App", "--number", &number]);
+    world.ok(&["restore", "App", "--number", &number, "--unverified"]);
+    assert_eq!(dead["credential"]["password"], world.password("App").as_str());
+    assert_eq!(world.fails(3, &["rotate", "App"])["kind"], "authentication");
+    assert_eq!(world.json(&["verify", "App", "--try-history"])[0]["outcome"], "adopted");
+    assert_eq!(world.password("App"), live);
+    world.ok(&["rotate", "App"]);
+    world.ok(&["audit", "verify"]);
 }
