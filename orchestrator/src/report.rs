@@ -94,6 +94,16 @@ impl Report {
         });
     }
 
+    /// Writes a line whose loss must not go unnoticed: a full disk is told. A
+    /// reader that went away has what it wanted.
+    pub(crate) fn deliver(&self, text: &str) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritable(&error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes bytes to standard output as they are, without a line end.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
         io::stdout().lock().write_all(bytes)
@@ -113,8 +123,8 @@ impl Report {
 
     /// Tells why something was not done, what is true now, and what to do.
     pub(crate) fn failure(&self, failure: &Failure) {
-        if self.format == Format::Json {
-            self.raw(&failure_json(failure).to_string());
+        // What a program cannot be told, a person is.
+        if self.format == Format::Json && self.deliver(&failure_json(failure).to_string()).is_ok() {
             return;
         }
         self.err(&format!("{} {}", self.paint("31", "error:"), harmless(&failure.message)));
@@ -237,6 +247,11 @@ impl Report {
     fn paint_out(&self, code: &str, text: &str) -> String {
         if self.color && io::stdout().is_terminal() { self.paint(code, text) } else { text.to_owned() }
     }
+}
+
+/// Nobody will read what was to be read.
+pub(crate) fn unwritable(error: &io::Error) -> Failure {
+    Failure::new("standard output cannot be written").caused_by(error).hint("free the disk it goes to, then repeat")
 }
 
 /// A text without control characters: titles and server messages come from

@@ -31,12 +31,16 @@ pub(super) async fn run(context: &Context, audit: Audit) -> Result<u8, Failure> 
                 .report
                 .answer(&json!({"rows": rows, "head": head}), || format!("{rows} rows, unbroken; head {head}"));
         }
-        Audit::Export { after } => durable(|| {
-            vault.audit_rows(after.saturating_add(1), &mut |row| {
-                context.report.raw(&serde_json::to_string(&row).unwrap_or_default());
-                true
-            })
-        })?,
+        Audit::Export { after } => {
+            let mut told = Ok(());
+            durable(|| {
+                vault.audit_rows(after.saturating_add(1), &mut |row| {
+                    told = context.report.deliver(&serde_json::to_string(&row).unwrap_or_default());
+                    told.is_ok()
+                })
+            })?;
+            told?;
+        }
     }
     Ok(exit::DONE)
 }

@@ -44,9 +44,7 @@ pub(super) fn man(context: &Context, man: &Man) -> Result<u8, Failure> {
 fn written(context: &Context, text: &[u8]) -> Result<u8, Failure> {
     match context.report.bytes(text) {
         // A pager that was closed has seen enough.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new("standard output cannot be written").caused_by(&error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(crate::report::unwritable(&error)),
         _ => Ok(exit::DONE),
     }
 }

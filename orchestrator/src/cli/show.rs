@@ -180,9 +180,9 @@ fn one_field(context: &Context, engine: &Engine, uid: &Uid, field: &str, reveal:
     #[expect(clippy::disallowed_methods, reason = "this command exists to hand a field to another program")]
     let text = value.expose();
     if context.report.is_json() {
-        context.report.answer(&json!({"field": field, "value": text}), String::new);
+        context.report.deliver(&json!({"field": field, "value": text}).to_string())?;
     } else {
-        context.report.raw(text);
+        context.report.deliver(text)?;
     }
     Ok(exit::DONE)
 }

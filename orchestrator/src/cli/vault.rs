@@ -113,9 +113,7 @@ fn make(context: &Context, init: &Init) -> Result<u8, Failure> {
     };
     let (keys, recovery) = with_recovery(key, init.recovery_key)?;
     durable(|| LocalVault::create(path, &keys, &context.host_state().map_err(|failure| storage(&failure))?))?;
-    context.report.answer(&json!({"vault": path}), || format!("made {}", path.display()));
-    show_recovery(context, recovery);
-    Ok(exit::DONE)
+    told(context, json!({"vault": path}), &format!("made {}", path.display()), recovery)
 }
 
 fn change_keys(context: &Context, rekey: &Rekey) -> Result<u8, Failure> {
@@ -142,11 +140,7 @@ fn change_keys(context: &Context, rekey: &Rekey) -> Result<u8, Failure> {
     };
     let (keys, recovery) = with_recovery(key, rekey.recovery_key)?;
     durable(|| vault.rekey(&keys))?;
-    context.report.answer(&json!({"rekeyed": true}), || {
-        "every key of the vault is new; older backups keep the old ones".to_owned()
-    });
-    show_recovery(context, recovery);
-    Ok(exit::DONE)
+    told(context, json!({"rekeyed": true}), "every key of the vault is new; older backups keep the old ones", recovery)
 }
 
 fn with_recovery(key: Key, wanted: bool) -> Result<(Vec<Key>, Option<turnlock_protocol::Secret>), Failure> {
@@ -157,13 +151,35 @@ fn with_recovery(key: Key, wanted: bool) -> Result<(Vec<Key>, Option<turnlock_pr
     Ok((vec![key, Key::Recovery(recovery.duplicate())], Some(recovery)))
 }
 
-fn show_recovery(context: &Context, recovery: Option<turnlock_protocol::Secret>) {
-    if let Some(recovery) = recovery {
-        #[expect(clippy::disallowed_methods, reason = "the person asked for it, to print and lock away")]
-        let text = recovery.expose();
+/// Says what was done, and once only the recovery key.
+fn told(
+    context: &Context,
+    mut value: serde_json::Value,
+    sentence: &str,
+    recovery: Option<turnlock_protocol::Secret>,
+) -> Result<u8, Failure> {
+    let Some(recovery) = recovery else {
+        context.report.answer(&value, || sentence.to_owned());
+        return Ok(exit::DONE);
+    };
+    #[expect(clippy::disallowed_methods, reason = "the person asked for it, to print and lock away")]
+    let key = recovery.expose();
+    let shown = if context.report.is_json() {
+        if let Some(value) = value.as_object_mut() {
+            value.insert("recovery_key".to_owned(), json!(key));
+        }
+        context.report.deliver(&value.to_string())
+    } else {
+        context.report.answer(&value, || sentence.to_owned());
         context.report.note("The recovery key, shown this once; print it and lock it away:");
-        context.report.raw(text);
-    }
+        context.report.deliver(key)
+    };
+    shown.map_err(|failure| {
+        let mut failure = failure.hint("turnlock vault rekey --recovery-key makes another one");
+        failure.message = format!("{}: the recovery key is lost", failure.message);
+        failure
+    })?;
+    Ok(exit::DONE)
 }
 
 fn check(context: &Context) -> Result<u8, Failure> {
