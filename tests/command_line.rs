@@ -730,6 +730,31 @@ fn a_reader_that_went_away_is_no_failure_and_no_panic() {
     assert_eq!(world.history("Door").len(), 1, "it rotated all the same");
 }
 
+#[test]
+fn what_cannot_be_written_down_is_told() {
+    let world = World::new();
+    noop(&world, "Door");
+    for arguments in [
+        &["audit", "export"][..],
+        &["export"],
+        &["show", "Door", "--field", "password"],
+        &["show", "Door", "--field", "password", "-o", "json"],
+        &["man"],
+        &["vault", "rekey", "--new-key-file", "vault.key", "--recovery-key"],
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = world.command(arguments);
+        let output = command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let told = said.contains("cannot be written") && said.contains("No space");
+        assert!(output.status.code() == Some(3) && told, "{arguments:?}: {said}");
+    }
+    // A recovery key comes in a machine's words, too.
+    let rekeyed = world.json(&["vault", "rekey", "--new-key-file", "vault.key", "--recovery-key"]);
+    let recovery = rekeyed[0]["recovery_key"].as_str().unwrap();
+    world.ok_with(&["list", "--recovery-key-file", "-"], recovery);
+}
+
 /// A run that ends without a report.
 fn killed(running: world::Running) {
     running.signal("KILL");

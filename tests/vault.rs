@@ -697,13 +697,13 @@ fn a_run_that_was_paused_past_its_lease_commits_nothing() {
     let server = server();
     let world = World::new();
     with_app(&world, &server);
-    let paused = held_behind_the_change(&world, &server, &["rotate", "App", "--timeout", "1", "-o", "json"]);
+    let paused = held_behind_the_change(&world, &server, &["rotate", "App", "--timeout", "2", "-o", "json"]);
     paused.signal("STOP");
     let theirs = world.staged("App").remove(0);
     go_on(&server);
     let busy = world.fails(3, &["rotate", "App"]);
     assert!(busy["hint"].as_str().unwrap().contains("--wait"), "{busy}");
-    let taker = world.start(&["rotate", "App", "--wait", "--timeout", "1"]);
+    let taker = world.start(&["rotate", "App", "--wait", "--timeout", "2"]);
     let taken = taker.end();
     assert_eq!(taken.status, 0, "{}", taken.stderr);
     let new = agreed(&world, &server);
