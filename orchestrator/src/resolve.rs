@@ -347,6 +347,15 @@ pub fn identities(record: &Record, catalogue: &Catalogue) -> Vec<Identity> {
     found
 }
 
+/// Where a record keeps the fields of a plugin's credential; none where it
+/// contradicts itself. Two records of one account may keep them differently.
+pub fn write_back(record: &Record, plugin: &str, catalogue: &Catalogue) -> Option<Vec<WriteBack>> {
+    let said = Said::of(record);
+    let keys = Keys::of(record, &said).ok()?;
+    let (_, places) = credential(record, &said, &keys, catalogue.get(plugin)?, &mut Told::default()).ok()?;
+    Some(places)
+}
+
 /// UID or title of the record that may reset this one.
 pub fn admin_of(record: &Record) -> Option<String> {
     let said = Said::of(record);

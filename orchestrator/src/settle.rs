@@ -17,6 +17,7 @@ use crate::lease;
 use crate::plan::Plan;
 use crate::process::Life;
 use crate::record::{Record, Uid};
+use crate::resolve;
 use crate::rotate::{duplicate, finish_if_due};
 use crate::stage::{Attempt, PastKind, PermitGiven, Process};
 use crate::vault::{Commit, Lease, Stored, VaultError};
@@ -531,8 +532,15 @@ fn commit(
     let merge = |record: &mut Record| {
         if record.uid == *uid {
             plan.still_describes(record, candidate)?;
+            return plan.write(record, candidate);
         }
-        plan.write(record, candidate)
+        if !engine.identities(record).contains(&plan.identity) {
+            // Edited meanwhile: it is another account's record now.
+            return Ok(());
+        }
+        let places = resolve::write_back(record, &plan.plugin, &engine.catalogue)
+            .ok_or_else(|| "it does not say where its credential belongs".to_owned())?;
+        record.write(&places, candidate).map_err(|error| error.to_string())
     };
     match durable(|| engine.vault.commit(lease, &commit, &merge)) {
         Ok(_) => Ok(()),
