@@ -578,6 +578,11 @@ fn two_records_of_one_account_are_rotated_together_or_not_at_all() {
     assert_eq!(world.content(), before);
     assert!(server.accepts("app", OLD).unwrap());
 
+    // A third one, which keeps its password elsewhere.
+    let typed = ["add", "Typed", "--type", "databaseCredentials", "--login=app", "--password", "-"];
+    let (url, ca) = (fields(&server, "app").url.unwrap(), format!("turnlock:ca={}", server.ca_path().display()));
+    world.ok_with(&[&typed[..], &["--url", &url, "--set", &ca]].concat(), OLD);
+
     // Held, so that the second run meets the first one.
     server.pause();
     let first = world.start(&["rotate", "App", "--with-duplicates", "-o", "json"]);
@@ -588,8 +593,8 @@ fn two_records_of_one_account_are_rotated_together_or_not_at_all() {
     let ended = first.end();
     assert_eq!(ended.status, 0, "{}", ended.stdout);
     let new = agreed(&world, &server);
-    assert_eq!(world.password("Twin"), new);
-    for title in ["App", "Twin"] {
+    for title in ["App", "Twin", "Typed"] {
+        assert_eq!(world.password(title), new, "{title}");
         assert_eq!(world.past(title, "previous"), [OLD], "{title}");
     }
 
@@ -601,7 +606,21 @@ fn two_records_of_one_account_are_rotated_together_or_not_at_all() {
     go_on(&server);
     world.ok(&["recover"]);
     assert_eq!(agreed(&world, &server), candidate);
-    assert_eq!(world.password("Twin"), candidate);
+    for title in ["Twin", "Typed"] {
+        assert_eq!(world.password(title), candidate, "{title}");
+    }
+
+    // One that is given to another account meanwhile keeps that account's password.
+    let running = held_behind_the_change(&world, &server, &["rotate", "Typed", "--with-duplicates"]);
+    world.ok_with(&["edit", "Twin", "--login", "else", "--password", "-"], "Somebody-Elses-1");
+    go_on(&server);
+    assert_eq!(running.end().status, 0);
+    let new = agreed(&world, &server);
+    assert_ne!(new, candidate);
+    assert_eq!(world.password("Typed"), new);
+    assert_eq!(world.password("Twin"), "Somebody-Elses-1");
+    world.ok(&["rotate", "App", "--with-duplicates"]);
+    assert_eq!(world.password("Typed"), agreed(&world, &server));
 }
 
 #[test]
