@@ -534,13 +534,7 @@ fn commit(
             plan.still_describes(record, candidate)?;
             return plan.write(record, candidate);
         }
-        if !engine.identities(record).contains(&plan.identity) {
-            // Edited meanwhile: it is another account's record now.
-            return Ok(());
-        }
-        let places = resolve::write_back(record, &plan.plugin, &engine.catalogue)
-            .ok_or_else(|| "it does not say where its credential belongs".to_owned())?;
-        record.write(&places, candidate).map_err(|error| error.to_string())
+        write_duplicate(engine, plan, record, candidate)
     };
     match durable(|| engine.vault.commit(lease, &commit, &merge)) {
         Ok(_) => Ok(()),
@@ -554,6 +548,23 @@ fn commit(
         }
         Err(error) => Err(then_recover(Failure::from(error)).state(State::Live)),
     }
+}
+
+/// Writes a credential into another record of the same account, at that
+/// record's own places.
+pub(crate) fn write_duplicate(
+    engine: &Engine,
+    plan: &Plan,
+    record: &mut Record,
+    credential: &Credential,
+) -> Result<(), String> {
+    if !engine.identities(record).contains(&plan.identity) {
+        // Edited meanwhile: it is another account's record now.
+        return Ok(());
+    }
+    let places = resolve::write_back(record, &plan.plugin, &engine.catalogue)
+        .ok_or_else(|| "it does not say where its credential belongs".to_owned())?;
+    record.write(&places, credential).map_err(|error| error.to_string())
 }
 
 /// Whatever has to be done first, the last step is to settle.

@@ -89,7 +89,10 @@ impl Case {
         let uid = engine.record_named(name)?.uid;
         let (seen, resolved) = engine.plan_of(&uid, &Options::default())?;
         let open = !seen.stage.is_empty();
-        let lease = lease::take_beside(engine, vec![uid.clone()], Some(&resolved), name, open).await?;
+        // Records that were rotated together are settled together.
+        let together = seen.stage.iter().flat_map(|attempt| attempt.duplicates.iter().cloned());
+        let records = std::iter::once(uid.clone()).chain(together).collect();
+        let lease = lease::take_beside(engine, records, Some(&resolved), name, open).await?;
         let read = durable(|| engine.vault.read(&uid));
         match read {
             Ok(stored) => Ok(Self { uid, stored, resolved, lease }),
@@ -103,6 +106,20 @@ impl Case {
     /// The staged plan, where there is one: it knows the endpoint of that day.
     fn plan(&self) -> &Plan {
         self.stored.stage.last().map_or(&self.resolved, |attempt| &attempt.plan)
+    }
+
+    /// Makes it current here, and in the records that were rotated together
+    /// with this one.
+    fn adopt(&self, engine: &Engine, credential: &Credential, why: &str) -> Result<(), Failure> {
+        let plan = self.plan();
+        // This one last: as long as it is open, the others can be written again.
+        for uid in self.stored.stage.last().map_or(&[][..], |attempt| &attempt.duplicates) {
+            let write = |record: &mut Record| settle::write_duplicate(engine, plan, record, credential);
+            durable(|| engine.vault.adopt(&self.lease, uid, credential, why, &write))?;
+        }
+        let write = |record: &mut Record| plan.write(record, credential);
+        durable(|| engine.vault.adopt(&self.lease, &self.uid, credential, why, &write))?;
+        Ok(())
     }
 
     fn look(&self) -> String {
@@ -123,10 +140,7 @@ impl Case {
     async fn decide(&self, engine: &Engine, resolve: &Resolve) -> Result<(), Failure> {
         let chosen = self.chosen(engine, resolve)?;
         self.prove(engine, &chosen, resolve.unverified).await?;
-        let write = |record: &mut Record| self.plan().write(record, &chosen);
-        let why = format!("a person chose: {}", resolve.which);
-        durable(|| engine.vault.adopt(&self.lease, &self.uid, &chosen, &why, &write))?;
-        Ok(())
+        self.adopt(engine, &chosen, &format!("a person chose: {}", resolve.which))
     }
 
     async fn restore(&self, engine: &Engine, restore: &Restore) -> Result<u64, Failure> {
@@ -139,9 +153,8 @@ impl Case {
         for past in history {
             match self.prove(engine, &past.credential, restore.unverified).await {
                 Ok(()) => {
-                    let write = |record: &mut Record| self.plan().write(record, &past.credential);
                     let why = format!("a person restored past credential {}", past.number);
-                    durable(|| engine.vault.adopt(&self.lease, &self.uid, &past.credential, &why, &write))?;
+                    self.adopt(engine, &past.credential, &why)?;
                     return Ok(past.number);
                 }
                 Err(failure) => last = failure,
