@@ -610,6 +610,22 @@ fn two_records_of_one_account_are_rotated_together_or_not_at_all() {
         assert_eq!(world.password(title), candidate, "{title}");
     }
 
+    // Parked together, they are resolved together.
+    let running = held_behind_the_change(&world, &server, &["rotate", "Twin", "--with-duplicates"]);
+    let candidate = world.staged("Twin").remove(0);
+    running.signal("KILL");
+    running.end();
+    go_on(&server);
+    wait_until("the change", SOON, || server.accepts("app", &candidate).unwrap().then_some(())).unwrap();
+    server.set_password("app", "Behind-Your-Back-1").unwrap();
+    assert_eq!(world.fails(5, &["recover"])["state"], "parked");
+    world.ok_with(&["resolve", "Twin", "--use", "password", "--password", "-"], "Behind-Your-Back-1");
+    for title in ["App", "Twin", "Typed"] {
+        assert_eq!(world.password(title), "Behind-Your-Back-1", "{title}");
+    }
+    assert_eq!(world.past("Twin", "abandoned"), [candidate]);
+    let candidate = agreed(&world, &server);
+
     // One that is given to another account meanwhile keeps that account's password.
     let running = held_behind_the_change(&world, &server, &["rotate", "Typed", "--with-duplicates"]);
     world.ok_with(&["edit", "Twin", "--login", "else", "--password", "-"], "Somebody-Elses-1");
