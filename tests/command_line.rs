@@ -10,13 +10,21 @@
 
 mod world;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
 
 use lab::{
     Postgresql, PostgresqlOptions,
     process::{self, write_file},
     wait_until,
 };
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 use world::{Fields, World};
 
@@ -339,6 +347,7 @@ while read -r line; do
     *'"method":"plan"'*) sed "s/@/$id/" "$said/plan" ;;
     *'"method":"verify"'*) sed "s/@/$id/" "$said/verify" ;;
     *'"method":"check"'*) sed "s/@/$id/" "$said/check" ;;
+    *'"method":"finish"'*) sed "s/@/$id/" "$said/finish" ;;
     *) sed "s/@/$id/" "$said/other" ;;
     esac
 done
@@ -376,14 +385,37 @@ impl Strange {
         write_file(&self.said.join(when), [line.as_ref(), b"\n"].concat()).unwrap();
     }
 
-    fn be_honest(&self) {
-        let traits = json!({"origin": "orchestrator", "overlap": "none", "needs_current": false, "admin_reset": false,
+    fn result(result: &Value) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":@,"result":{result}}}"#)
+    }
+
+    /// Makes it wait where it would say this; see [`Strange::waiting`].
+    fn waits(&self, when: &str) {
+        let place = self.said.join(when);
+        fs::remove_file(&place).unwrap();
+        let made = process::run(process::clean_command("mkfifo").arg(&place), b"").unwrap();
+        assert!(made.succeeded(), "{}", made.stderr);
+    }
+
+    /// Returns once it waits there; it says what is written, and goes on when that is closed.
+    fn waiting(&self, when: &str) -> fs::File {
+        let mut pipe = fs::OpenOptions::new();
+        // Opening it fails until somebody reads from it.
+        pipe.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        wait_until("the rotator to come there", SOON, || pipe.open(self.said.join(when)).ok()).unwrap()
+    }
+
+    fn traits() -> Value {
+        json!({"origin": "orchestrator", "overlap": "none", "needs_current": false, "admin_reset": false,
             "verify": "login", "lockout_sensitive": false, "lockout_window_ms": 0, "settle_ms": 0, "hosts": "one",
-            "policy_from_target": false, "finish": false, "password": {}});
+            "policy_from_target": false, "finish": false, "password": {}})
+    }
+
+    fn be_honest(&self) {
+        let (traits, result) = (Self::traits(), Self::result);
         let schema = json!({"type": "object", "properties": {
             "login": {"type": "string", "x-turnlock": "account"},
             "password": {"type": "string", "writeOnly": true, "x-turnlock": "write-back"}}});
-        let result = |result: &Value| format!(r#"{{"jsonrpc":"2.0","id":@,"result":{result}}}"#);
         self.says("hello", HELLO);
         self.says(
             "describe",
@@ -398,6 +430,97 @@ impl Strange {
         self.says("verify", result(&json!({"verdict": "accepted"})));
         self.says("other", r#"{"jsonrpc":"2.0","id":@,"error":{"code":-32601,"message":"not known"}}"#);
     }
+}
+
+/// Until it is staged, an edit goes first.
+#[test]
+fn an_edit_before_the_stage_is_kept_and_the_rotation_gives_way() {
+    let strange = Strange::new();
+    let world = &strange.world;
+    let plan = fs::read(strange.said.join("plan")).unwrap();
+    strange.waits("plan");
+    let running = world.start(&["rotate", "Odd", "-o", "json"]);
+    let mut waiting = strange.waiting("plan");
+    world.edit_password("Odd", "Typed-Over-It-1");
+    waiting.write_all(&plan).unwrap();
+    drop(waiting);
+    let gave_way = world::error_of(3, &["rotate", "Odd"], &running.end());
+    assert!(gave_way["error"].as_str().unwrap().contains("changed meanwhile"), "{gave_way}");
+    assert_eq!(world.password("Odd"), "Typed-Over-It-1");
+    world.nothing_is_open();
+}
+
+#[test]
+fn every_exit_status_is_the_documented_one() {
+    let strange = Strange::new();
+    let world = &strange.world;
+    noop(world, "Door");
+    let statuses = |expected: i32, arguments: &[&str]| {
+        let output = world.run(&[arguments, &["-o", "json"]].concat());
+        assert_eq!(output.status, expected, "{arguments:?}: {}{}", output.stdout, output.stderr);
+        world::lines(&output.stdout)
+    };
+    statuses(0, &["rotate", "-m", "odd|door", "--force"]);
+    // Of several: the most severe, and 6 only where nothing has changed.
+    strange.says("apply", "nonsense");
+    let some = statuses(6, &["rotate", "-m", "odd|door", "--force"]);
+    let mut ends: Vec<_> = some.iter().map(|one| (one["title"].as_str(), one["outcome"].as_str())).collect();
+    ends.sort_unstable();
+    assert_eq!(ends, [(Some("Door"), Some("rotated")), (Some("Odd"), Some("failed"))]);
+    statuses(3, &["rotate", "-m", "odd", "--force"]);
+    strange.be_honest();
+    strange.says("permit", "nonsense");
+    statuses(5, &["rotate", "-m", "odd|door", "--force", "--jobs", "2"]);
+    assert_eq!(statuses(3, &["status"])[0]["state"], "open");
+    strange.be_honest();
+    statuses(0, &["recover"]);
+    // Live, and nobody can be asked for a proof.
+    strange.says("verify", r#"{"jsonrpc":"2.0","id":@,"error":{"code":-32000,"message":"down","data":{"kind":"unreachable","applied":"no"}}}"#);
+    let live = statuses(4, &["rotate", "Odd"]);
+    assert_eq!(live[0]["state"], "live", "{live:?}");
+    assert!(live[0]["hint"].as_str().unwrap().contains("turnlock recover"), "{live:?}");
+    let candidate = world.staged("Odd").remove(0);
+    strange.be_honest();
+    statuses(0, &["recover", "Odd"]);
+    assert_eq!(world.password("Odd"), candidate);
+
+    // A clean-up that is open is a warning, with --strict a status, and done later.
+    let mut finishes = Strange::traits();
+    finishes["finish"] = json!(true);
+    strange.says("plan", Strange::result(&json!({ "traits": finishes })));
+    strange.says("finish", r#"{"jsonrpc":"2.0","id":@,"error":{"code":-32000,"message":"busy","data":{"kind":"conflict","applied":"no"}}}"#);
+    assert_eq!(statuses(7, &["rotate", "Odd", "--strict"])[0]["finish_open"], true);
+    assert_eq!(statuses(3, &["status"])[0]["state"], "finishing");
+    assert!(world.run(&["status"]).stdout.contains("turnlock recover"));
+    let open = statuses(3, &["recover"]);
+    assert_eq!(open[0]["state"], "committed", "{open:?}");
+    strange.says("finish", Strange::result(&json!({"removed": ["the old one"]})));
+    statuses(0, &["recover"]);
+    world.nothing_is_open();
+    strange.be_honest();
+
+    // Interrupted before its permit, a rotation is cancelled.
+    let before = world.content();
+    strange.waits("apply");
+    let notes = world.turnlock.home().join("notes");
+    let mut command = world.command(&["rotate", "Odd", "-o", "json"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(&notes).unwrap());
+    let child = command.spawn().unwrap();
+    let mut waiting = strange.waiting("apply");
+    process::signal(child.id(), "INT");
+    wait_until("the signal to be heard", SOON, || {
+        fs::read_to_string(&notes).unwrap().contains("Ctrl-C again").then_some(())
+    })
+    .unwrap();
+    waiting.write_all(format!("{ASKS}\n").as_bytes()).unwrap();
+    drop(waiting);
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("interrupted before anything changed"), "{said}");
+    assert_eq!(world.content(), before);
+    assert!(world.past("Odd", "abandoned").is_empty(), "what had no permit is erased");
+    world.nothing_is_open();
 }
 
 /// Everything a rotator can say that it must not, and what it proves.
