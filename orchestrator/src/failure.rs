@@ -14,6 +14,8 @@ use crate::vault::VaultError;
 pub enum State {
     /// Nothing changed: the credential in the vault is as good as before.
     Unchanged,
+    /// Nothing changed, and what the vault holds may be older than the target's.
+    Unproven,
     /// The new credential is live and committed.
     Committed,
     /// The new credential is live; it is staged in the vault, not yet current.
@@ -28,6 +30,7 @@ impl State {
     fn sentence(self) -> &'static str {
         match self {
             Self::Unchanged => "nothing changed; the credential in the vault is still the current one",
+            Self::Unproven => "nothing changed; whether this vault's credentials still work is not proven",
             Self::Committed => "the new credential is live and in the vault",
             Self::Live => "the new credential is live and staged in the vault, not yet current there",
             Self::Unknown => "not known yet which credential works; the old and the new one are both in the vault",
@@ -122,7 +125,7 @@ impl Failure {
             return exit::USAGE;
         }
         match self.state {
-            State::Unchanged | State::Committed => exit::FAILED,
+            State::Unchanged | State::Unproven | State::Committed => exit::FAILED,
             State::Live => exit::LIVE,
             State::Unknown | State::Parked => exit::UNKNOWN,
         }
@@ -193,7 +196,10 @@ impl From<VaultError> for Failure {
             VaultError::Storage { .. } => Some("check free space, permissions and who else uses the vault"),
             _ => None,
         };
-        let failure = Self::new(error.to_string());
+        let mut failure = Self::new(error.to_string());
+        if matches!(error, VaultError::NotAdopted(_)) {
+            failure.state = State::Unproven;
+        }
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,

@@ -393,7 +393,8 @@ pub(crate) async fn ask(engine: &Engine, plan: &Plan, credential: &Credential, r
     let (window, limit) =
         if plan.traits.lockout_sensitive { (plan.traits.lockout_window_ms.max(1), 1) } else { (WINDOW_MS, LIMIT) };
     if let Err(error) = durable(|| engine.vault.spend(&plan.identity, window, limit)) {
-        return Heard::CannotAsk(Box::new(Fault::new(Kind::LockedOut, error.to_string())));
+        let kind = if matches!(error, VaultError::BudgetSpent { .. }) { Kind::LockedOut } else { Kind::Internal };
+        return Heard::CannotAsk(Box::new(Fault::new(kind, error.to_string())));
     }
     let heard = verify(plan, credential, rotator).await;
     if heard == Heard::Accepted {

@@ -244,7 +244,7 @@ async fn adopt_copy(context: &Context, adopt: &Adopt) -> Result<u8, Failure> {
     }
     if doubtful > 0 && !adopt.unverified {
         return Err(Failure::new(format!("{doubtful} of {} credentials are not proven", records.len())).hint(
-            "find out why, or adopt all the same with --unverified: turnlock verify --try-history may find them",
+            "find out why, or adopt all the same with --unverified, and then turnlock verify NAME --try-history",
         ));
     }
     drop(engine);

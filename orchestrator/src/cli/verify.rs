@@ -123,8 +123,12 @@ async fn holding(
             if failure.kind != Some(Kind::Authentication) {
                 return Err(failure);
             }
-            Err(failure
-                .hint(format!("turnlock verify {} --try-history, or turnlock resolve {0} --use password", record.uid)))
+            let uid = &record.uid;
+            Err(failure.hint(if try_history {
+                format!("turnlock resolve {uid} --use password, with the right one")
+            } else {
+                format!("turnlock verify {uid} --try-history, or turnlock resolve {uid} --use password")
+            }))
         }
     }
 }
