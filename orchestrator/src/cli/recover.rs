@@ -86,13 +86,22 @@ pub(super) async fn status(context: &Context, _status: Status) -> Result<u8, Fai
                     RecordState::Finishing => "clean-up".to_owned(),
                 },
                 item.since.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-                item.reason.clone().unwrap_or_default(),
+                item.reason.clone().unwrap_or_else(|| why(item.state).to_owned()),
                 next_step(item),
             ]
         },
         "nothing is open",
     );
     Ok(if items.is_empty() { exit::DONE } else { exit::FAILED })
+}
+
+/// Where nobody wrote a reason down, the state is one.
+fn why(state: RecordState) -> &'static str {
+    match state {
+        RecordState::Open => "begun and not settled: its old and its new credential are in the vault",
+        RecordState::Finishing => "rotated; the old credential waits to be removed",
+        RecordState::Settled | RecordState::Parked => "",
+    }
 }
 
 fn next_step(item: &OpenItem) -> String {
