@@ -107,14 +107,17 @@ impl Programs {
         let flags = format!(
             "target.{triple}.rustflags=['-C','target-feature=+crt-static','-C','link-arg=-Wl,-z,pack-relative-relocs']"
         );
-        let mut build = cargo(&["build", "--quiet", "--release", "--target", &triple, "--config", &flags]);
-        build.args(["-p=turnlock", "-p=turnlock-noop", "-p=turnlock-postgresql", "-p=turnlock-mysql"]);
-        show(&mut build)?;
-        show(cargo(&["build", "--quiet", "--release", "--target", &triple]).args([
-            "--config",
-            &flags,
-            "--bin=lab-floor",
-        ]))?;
+        // Each by itself: together they would carry the features of all.
+        for (package, program) in [
+            ("turnlock", "turnlock"),
+            ("turnlock-noop", "turnlock-noop"),
+            ("turnlock-postgresql", "turnlock-postgresql"),
+            ("turnlock-mysql", "turnlock-mysql"),
+            ("e2e", "lab-floor"),
+        ] {
+            let mut build = cargo(&["build", "--quiet", "--release", "--target", &triple, "--config", &flags]);
+            show(build.args(["--package", package, "--bin", program]))?;
+        }
         let own = std::env::current_exe().map_err(|error| LabError::new(format!("could not find xtask: {error}")))?;
         let target = own.ancestors().nth(2).unwrap_or(Path::new("target"));
         Ok(Self(target.join(triple).join("release")))
