@@ -103,10 +103,15 @@ struct Programs(PathBuf);
 impl Programs {
     fn build() -> Result<Self> {
         let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        // Packed relocations save what would be a tenth of a static position-independent program.
-        let flags = format!(
-            "target.{triple}.rustflags=['-C','target-feature=+crt-static','-C','link-arg=-Wl,-z,pack-relative-relocs']"
-        );
+        // Packed relocations save what would be a tenth of a static position-independent program. The
+        // standard library looks for addchdir only where it is linked already; without it every start of a
+        // rotator would fork the whole orchestrator instead of spawning.
+        let flags = [
+            "target-feature=+crt-static",
+            "link-arg=-Wl,-z,pack-relative-relocs",
+            "link-arg=-Wl,-u,posix_spawn_file_actions_addchdir_np",
+        ];
+        let flags = format!("target.{triple}.rustflags={:?}", flags.map(|flag| ["-C", flag]).concat());
         // Each by itself: together they would carry the features of all.
         for (package, program) in [
             ("turnlock", "turnlock"),
@@ -282,9 +287,9 @@ impl Bench {
         let mut child = command.spawn().map_err(|error| LabError::new(format!("could not start turnlock: {error}")))?;
         let (mut orchestrator, mut rotator) = (0.0_f64, 0.0_f64);
         wait_until("the fleet to end", Duration::from_secs(600), || {
-            orchestrator = orchestrator.max(peak(child.id()));
+            orchestrator = orchestrator.max(peak(child.id(), "turnlock"));
             for one in process::children(child.id()) {
-                rotator = rotator.max(peak(one));
+                rotator = rotator.max(peak(one, "turnlock-"));
             }
             child.try_wait().ok().flatten()
         })?;
@@ -335,10 +340,14 @@ fn process_time() -> Result<f64> {
     Ok(ticks / TICKS)
 }
 
-/// The highest resident memory of a process so far; 0 where it is gone.
-fn peak(process: u32) -> f64 {
+/// The highest resident memory of a process so far; 0 where it is gone, or not
+/// yet the program of that name: until then it shares its parent's memory.
+fn peak(process: u32, name: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    let value = |field: &str| status.lines().find_map(|line| line.strip_prefix(field)).map(str::trim);
+    if !value("Name:").is_some_and(|own| own.starts_with(name)) {
+        return 0.0;
+    }
+    let kibibytes = value("VmHWM:").and_then(|text| text.trim_end_matches(" kB").parse::<f64>().ok());
     kibibytes.unwrap_or(0.0) * 1024.0 / 1e6
 }
