@@ -872,6 +872,11 @@ fn what_cannot_be_written_down_is_told() {
         let told = said.contains("cannot be written") && said.contains("No space");
         assert!(output.status.code() == Some(3) && told, "{arguments:?}: {said}");
     }
+    // Where the credentials are the news, the status keeps telling of them.
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = world.command(&["list"]).stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(0) && said.contains("cannot be written"), "{said}");
     // A recovery key comes in a machine's words, too.
     let rekeyed = world.json(&["vault", "rekey", "--new-key-file", "vault.key", "--recovery-key"]);
     let recovery = rekeyed[0]["recovery_key"].as_str().unwrap();

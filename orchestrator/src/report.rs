@@ -2,6 +2,7 @@
 //! machines. The only file that prints.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,13 +33,14 @@ pub(crate) struct Report {
     color: bool,
     quiet: bool,
     progress: Arc<Mutex<Option<ProgressBar>>>,
+    lost: Arc<AtomicBool>,
 }
 
 impl Report {
     /// Speaks in this format; colour only on a terminal.
     pub(crate) fn new(format: Format, quiet: bool) -> Self {
         let color = format == Format::Human && io::stderr().is_terminal() && !config::no_color();
-        Self { format, color, quiet, progress: Arc::default() }
+        Self { format, color, quiet, progress: Arc::default(), lost: Arc::default() }
     }
 
     /// Whether a program reads the answer.
@@ -89,9 +91,17 @@ impl Report {
     /// Writes a text to standard output as it is.
     pub(crate) fn raw(&self, text: &str) {
         self.suspended(|| {
+            let written = writeln!(io::stdout().lock(), "{text}");
             // A reader that went away (`| head`) is no failure of ours.
-            let _ = writeln!(io::stdout().lock(), "{text}");
+            if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+                self.lost.store(true, Ordering::Relaxed);
+            }
         });
+    }
+
+    /// Whether an answer could not be written, although somebody waits for it.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Writes a line whose loss must not go unnoticed: a full disk is told. A

@@ -155,6 +155,10 @@ pub fn main() -> ExitCode {
     let report = Report::new(arguments.global.output, arguments.global.quiet);
     let outcome = run(arguments, &report);
     report.end_progress();
+    if report.has_lost() {
+        // The status goes on telling what became of the credentials.
+        report.warn("standard output cannot be written: what was done is not all told there");
+    }
     ExitCode::from(match outcome {
         Ok(status) => status,
         Err(failure) => {
@@ -176,7 +180,7 @@ fn run(arguments: Arguments, report: &Report) -> Result<u8, Failure> {
         plugin_directories: global.plugin_directories,
     })?;
     let context = Context { config, report: report.clone(), stop: stop_on_interrupt(report)? };
-    // One worker: what takes long waits on targets and disks, not on us. Its
+    // Few workers: what takes long waits on targets and disks, not on us. Its
     // blocking calls move to further threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
