@@ -23,6 +23,11 @@ pub(crate) trait Target: Sized {
     const SCHEME: &'static str;
     /// How its version text begins.
     const SERVER: &'static str;
+    /// How many log-ins a wrong current secret costs: itself, and the question
+    /// whether the wanted secret is there already.
+    const COST_OF_A_WRONG_SECRET: usize = 2;
+    /// What a log-in is refused with where the server is not the one that was meant.
+    const STRANGER: &'static str = "tls";
     /// Logins that its own quoting has to survive.
     fn hostile_logins() -> Vec<String>;
 
@@ -47,6 +52,23 @@ pub(crate) trait Target: Sized {
     fn stop(&mut self);
     fn restart(&mut self);
 
+    /// A home from which this target can be reached.
+    fn world(&self) -> World {
+        World::new()
+    }
+
+    /// The field that makes a record believe the server.
+    fn trusted(&self) -> String {
+        format!("turnlock:ca={}", self.ca().display())
+    }
+
+    /// The same field, believing another server than this one.
+    fn mistrusted(&self, home: &Path) -> String {
+        let stranger = home.join("stranger.crt");
+        Authority::new().unwrap().write_to(&stranger).unwrap();
+        format!("turnlock:ca={}", stranger.display())
+    }
+
     /// A record's fields for this account.
     fn fields(&self, login: &str) -> Fields {
         self.fields_at(login, self.port())
@@ -57,7 +79,7 @@ pub(crate) trait Target: Sized {
         Fields {
             login: login.to_owned(),
             url: Some(format!("{}://127.0.0.1:{port}", Self::SCHEME)),
-            custom: vec![format!("turnlock:ca={}", self.ca().display())],
+            custom: vec![self.trusted()],
         }
     }
 
@@ -76,6 +98,7 @@ macro_rules! promises {
             the_new_secret_works_and_the_old_one_stops,
             a_healthy_rotation_spends_no_failed_log_in,
             a_wrong_current_secret_changes_nothing_and_is_told_apart,
+            a_target_out_of_reach_or_a_stranger_is_shown_no_secret,
             an_admin_resets_an_account_whose_secret_is_lost,
             an_admin_without_the_right_changes_nothing,
             hostile_logins_survive,
@@ -86,6 +109,7 @@ macro_rules! promises {
             tls_is_believed_only_as_far_as_told,
             a_connection_cut_at_any_byte_loses_nothing,
             no_secret_is_seen_anywhere,
+            a_held_rotation_shows_no_secret,
             orchestrator_and_rotator_cannot_be_looked_into,
             two_runs_on_one_account_rotate_it_once,
         );
@@ -120,7 +144,7 @@ fn unchanged<T: Target>(target: &T, world: &World, login: &str, right: &str, bef
 }
 
 pub(crate) fn the_new_secret_works_and_the_old_one_stops<T: Target>(target: T) {
-    let world = World::new();
+    let world = target.world();
     target.create("app", OLD);
     world.add("App", &target.fields("app"), OLD);
     let rotated = world.ok(&["rotate", "App"]);
@@ -141,7 +165,7 @@ pub(crate) fn the_new_secret_works_and_the_old_one_stops<T: Target>(target: T) {
 }
 
 pub(crate) fn a_healthy_rotation_spends_no_failed_log_in<T: Target>(target: T) {
-    let world = World::new();
+    let world = target.world();
     target.create("app", OLD);
     target.create_admin("boss", OLD);
     world.add("App", &target.fields("app"), OLD);
@@ -157,19 +181,35 @@ pub(crate) fn a_healthy_rotation_spends_no_failed_log_in<T: Target>(target: T) {
     }
 }
 
-pub(crate) fn a_wrong_current_secret_changes_nothing_and_is_told_apart<T: Target>(mut target: T) {
-    let world = World::new();
+pub(crate) fn a_wrong_current_secret_changes_nothing_and_is_told_apart<T: Target>(target: T) {
+    let world = target.world();
     target.create("app", OLD);
-    let proxy = target.proxy();
-    world.add("App", &target.fields_at("app", proxy.port()), "Not-The-Right-1");
+    world.add("App", &target.fields("app"), "Not-The-Right-1");
     let before = world.content();
     let failed = target.failed_logins();
 
     let wrong = world.fails(3, &["rotate", "App"]);
     assert_eq!((&wrong["kind"], &wrong["state"]), (&json!("authentication"), &json!("unchanged")), "{wrong}");
-    // The second asks whether the wanted secret is there already.
-    assert_eq!(target.failed_logins(), failed + 2, "{}", target.log());
+    assert_eq!(target.failed_logins(), failed + T::COST_OF_A_WRONG_SECRET, "{}", target.log());
     unchanged(&target, &world, "app", OLD, &before);
+
+    // What a person reads names the record's target and what to do.
+    let read = world.run(&["rotate", "App"]);
+    assert!(read.stderr.contains("\"app\"") && read.stderr.contains("state:"), "{}", read.stderr);
+    assert!(
+        !read.stderr.contains("the credential in the vault is still the current one"),
+        "it never was: {}",
+        read.stderr
+    );
+}
+
+pub(crate) fn a_target_out_of_reach_or_a_stranger_is_shown_no_secret<T: Target>(mut target: T) {
+    let world = target.world();
+    target.create("app", OLD);
+    let proxy = target.proxy();
+    world.add("App", &target.fields_at("app", proxy.port()), "Not-The-Right-1");
+    let before = world.content();
+    let failed = target.failed_logins();
 
     proxy.set(Fault::Refuse).unwrap();
     let refused = world.fails(3, &["rotate", "App"]);
@@ -183,12 +223,10 @@ pub(crate) fn a_wrong_current_secret_changes_nothing_and_is_told_apart<T: Target
     unchanged(&target, &world, "app", OLD, &before);
     proxy.set(Fault::None).unwrap();
 
-    let stranger = world.turnlock.home().join("stranger.crt");
-    Authority::new().unwrap().write_to(&stranger).unwrap();
-    world.ok(&["edit", "App", "--set", &format!("turnlock:ca={}", stranger.display())]);
+    world.ok(&["edit", "App", "--set", &target.mistrusted(world.turnlock.home())]);
     let before = world.content();
     let stranger = world.fails(3, &["rotate", "App"]);
-    assert_eq!(stranger["kind"], "tls", "{stranger}");
+    assert_eq!(stranger["kind"], T::STRANGER, "{stranger}");
     unchanged(&target, &world, "app", OLD, &before);
 
     target.stop();
@@ -196,21 +234,11 @@ pub(crate) fn a_wrong_current_secret_changes_nothing_and_is_told_apart<T: Target
     assert_eq!(stopped["state"], "unchanged", "{stopped}");
     target.restart();
     unchanged(&target, &world, "app", OLD, &before);
-    assert_eq!(target.failed_logins(), failed + 2, "nothing but the wrong secret was ever tried");
-
-    // What a person reads names the record's target and what to do.
-    world.ok(&["edit", "App", "--set", &format!("turnlock:ca={}", target.ca().display())]);
-    let read = world.run(&["rotate", "App"]);
-    assert!(read.stderr.contains("\"app\"") && read.stderr.contains("state:"), "{}", read.stderr);
-    assert!(
-        !read.stderr.contains("the credential in the vault is still the current one"),
-        "it never was: {}",
-        read.stderr
-    );
+    assert_eq!(target.failed_logins(), failed, "the wrong secret was never tried");
 }
 
 pub(crate) fn an_admin_resets_an_account_whose_secret_is_lost<T: Target>(target: T) {
-    let world = World::new();
+    let world = target.world();
     target.create("app", OLD);
     target.create_admin("boss", "Boss-Of-It-All-1");
     world.add("Boss", &target.fields("boss"), "Boss-Of-It-All-1");
@@ -240,7 +268,7 @@ pub(crate) fn an_admin_resets_an_account_whose_secret_is_lost<T: Target>(target:
 }
 
 pub(crate) fn an_admin_without_the_right_changes_nothing<T: Target>(target: T) {
-    let world = World::new();
+    let world = target.world();
     target.create("app", OLD);
     target.create("nobody", "Nobody-At-All-1");
     world.add("Nobody", &target.fields("nobody"), "Nobody-At-All-1");
@@ -254,7 +282,7 @@ pub(crate) fn an_admin_without_the_right_changes_nothing<T: Target>(target: T) {
 }
 
 pub(crate) fn hostile_logins_survive<T: Target>(target: T) {
-    let world = World::new();
+    let world = target.world();
     for (number, login) in T::hostile_logins().iter().enumerate() {
         let title = format!("Account {number}");
         target.create(login, OLD);
@@ -281,7 +309,7 @@ pub(crate) fn hostile_passwords_survive<T: Target>(target: T) {
         "-1-Begins-With-A-Hyphen",
         &hundred,
     ];
-    let world = World::new();
+    let world = target.world();
     target.create("app", OLD);
     world.add("App", &target.fields("app"), OLD);
     // Each replaces the one before: all are used as the current secret, too.
@@ -305,7 +333,7 @@ pub(crate) fn hostile_passwords_survive<T: Target>(target: T) {
 }
 
 pub(crate) fn a_second_and_a_third_run_are_harmless<T: Target>(target: T) {
-    let world = World::new();
+    let world = target.world();
     target.create("app", OLD);
     world.add("App", &target.fields("app"), OLD);
     let mut every = vec![OLD.to_owned()];
@@ -333,7 +361,7 @@ pub(crate) fn a_second_and_a_third_run_are_harmless<T: Target>(target: T) {
 }
 
 pub(crate) fn check_changes_nothing_and_says_what_it_found<T: Target>(target: T) {
-    let world = World::new();
+    let world = target.world();
     target.create("app", OLD);
     world.add("App", &target.fields("app"), OLD);
     let before = world.content();
@@ -354,7 +382,7 @@ pub(crate) fn check_changes_nothing_and_says_what_it_found<T: Target>(target: T)
 }
 
 pub(crate) fn verify_finds_drift_and_history_repairs_it<T: Target>(target: T) {
-    let world = World::new();
+    let world = target.world();
     target.create("app", OLD);
     world.add("App", &target.fields("app"), OLD);
     assert_eq!(world.json(&["verify", "App"])[0]["outcome"], "accepted");
@@ -438,7 +466,7 @@ pub(crate) fn tls_is_believed_only_as_far_as_told<T: Target>(_: T) {
 }
 
 pub(crate) fn a_connection_cut_at_any_byte_loses_nothing<T: Target>(target: T) {
-    let world = World::new();
+    let world = target.world();
     target.create("app", OLD);
     let proxy = target.proxy();
     world.add("App", &target.fields_at("app", proxy.port()).with("cmdr:timeout=5"), OLD);
@@ -570,40 +598,14 @@ pub(crate) fn no_secret_is_seen_anywhere<T: Target>(target: T) {
     let shifted = format!("xy{}", base64(format!("ab{CANARY_OLD}cd").as_bytes()));
     assert!(canaries.found_in(shifted.as_bytes()).is_some(), "the search finds what it should");
 
-    let world = World::new();
+    let world = target.world();
     target.create("app", CANARY_OLD);
     target.create("app2", OLD);
     target.create_admin("boss", CANARY_ADMIN);
-    let proxy = target.proxy();
-    world.add("App", &target.fields_at("app", proxy.port()), CANARY_OLD);
+    world.add("App", &target.fields("app"), CANARY_OLD);
     world.add("Boss", &target.fields("boss"), CANARY_ADMIN);
     world.add("App2", &target.fields("app2").with("turnlock:admin=Boss"), CANARY_OLD);
     let baseline = target.log().len();
-
-    // Held at several bytes of its conversation with the target, the rotation is looked at from outside.
-    for after in [0, 600, 1100] {
-        proxy.set(Fault::BlackHole { direction: Direction::ToClient, after }).unwrap();
-        let arguments = ["rotate", "App", "--timeout", "2", "--password", "-", "-o", "json"];
-        let running = world.start_with(&arguments, CANARY_NEW);
-        let rotator = running.rotator();
-        let connections = proxy.connections();
-        wait_until("the rotator to connect", Duration::from_secs(20), || {
-            (proxy.connections() > connections).then_some(())
-        })
-        .ok();
-        for process in [running.id(), rotator] {
-            leaves_no_core(process);
-            for (place, seen) in seen_of(process) {
-                canaries.absent(&place, seen);
-            }
-        }
-        let output = running.end();
-        assert!([3, 5].contains(&output.status), "{}{}", output.stdout, output.stderr);
-        canaries.absent("output of a held rotation", output.stdout + &output.stderr);
-        proxy.set(Fault::None).unwrap();
-        let output = world.ok(&["recover"]);
-        canaries.absent("output of recover", output.stdout + &output.stderr);
-    }
 
     let commands: [(&[&str], &str); 22] = [
         (&["rotate", "App", "--dry-run", "--password", "-"], CANARY_NEW),
@@ -652,6 +654,40 @@ pub(crate) fn no_secret_is_seen_anywhere<T: Target>(target: T) {
     assert!(files_below(&world.temporary()).is_empty(), "nothing is left in the temporary directory");
 }
 
+/// Held at several bytes of its conversation with the target, a rotation is looked at from outside.
+pub(crate) fn a_held_rotation_shows_no_secret<T: Target>(target: T) {
+    let canaries = Canaries::new(&[CANARY_OLD, CANARY_NEW]);
+    let world = target.world();
+    target.create("app", CANARY_OLD);
+    let proxy = target.proxy();
+    world.add("App", &target.fields_at("app", proxy.port()), CANARY_OLD);
+    let baseline = target.log().len();
+    for after in [0, 600, 1100] {
+        proxy.set(Fault::BlackHole { direction: Direction::ToClient, after }).unwrap();
+        let arguments = ["rotate", "App", "--timeout", "2", "--password", "-", "-o", "json"];
+        let connections = proxy.connections();
+        let running = world.start_with(&arguments, CANARY_NEW);
+        let rotator = running.rotator();
+        wait_until("the rotator to connect", Duration::from_secs(20), || {
+            (proxy.connections() > connections).then_some(())
+        })
+        .unwrap();
+        for process in [running.id(), rotator] {
+            leaves_no_core(process);
+            for (place, seen) in seen_of(process) {
+                canaries.absent(&place, seen);
+            }
+        }
+        let output = running.end();
+        assert!([3, 5].contains(&output.status), "{}{}", output.stdout, output.stderr);
+        canaries.absent("output of a held rotation", output.stdout + &output.stderr);
+        proxy.set(Fault::None).unwrap();
+        let output = world.ok(&["recover"]);
+        canaries.absent("output of recover", output.stdout + &output.stderr);
+    }
+    canaries.absent("the server's log", &target.log().as_bytes()[baseline..]);
+}
+
 /// The kernel gives the files of a process that must not be looked at to root,
 /// whoever runs it.
 pub(crate) fn orchestrator_and_rotator_cannot_be_looked_into<T: Target>(_: T) {
@@ -680,7 +716,7 @@ pub(crate) fn orchestrator_and_rotator_cannot_be_looked_into<T: Target>(_: T) {
 
 /// A paused server holds the rotation; whoever comes second gives way.
 pub(crate) fn two_runs_on_one_account_rotate_it_once<T: Target>(target: T) {
-    let world = World::new();
+    let world = target.world();
     target.create("app", OLD);
     world.add("App", &target.fields("app"), OLD);
     target.pause();
