@@ -10,6 +10,7 @@
 //! ```
 
 mod cleared;
+pub mod dialogue;
 mod dispatch;
 mod harden;
 mod host;
