@@ -65,6 +65,18 @@ impl Plan {
         committed.saturating_add(grace).unwrap_or(committed)
     }
 
+    /// A new secret together with what of the current credential stays as it
+    /// is: the whole that opens the account.
+    #[must_use]
+    pub fn completed(&self, candidate: Credential) -> Credential {
+        candidate.keeping(&self.current, |field| self.rotates(field))
+    }
+
+    /// Whether a rotation replaces this field of the credential.
+    pub fn rotates(&self, field: &str) -> bool {
+        self.write_back.iter().any(|write_back| write_back.field == field)
+    }
+
     /// Whether a record still says what this plan was made from. A person who
     /// entered the candidate by hand has not contradicted it.
     ///

@@ -226,7 +226,7 @@ async fn prepare(
         format: STAGE_FORMAT,
         id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
         staged_at: Timestamp::now(),
-        candidate,
+        candidate: candidate.map(|candidate| plan.completed(candidate)),
         plan,
         existing: prepared.existing,
         duplicates: duplicates.to_vec(),
@@ -374,7 +374,7 @@ async fn finish_one(
     let plan = &finish.plan;
     let current = settle::credential_in(&stored.record, plan);
     let alive = stored.stage.iter().filter_map(|attempt| attempt.candidate.as_ref()).chain([&current]);
-    if alive.into_iter().any(|alive| shares_a_secret(alive, &finish.previous)) {
+    if alive.into_iter().any(|alive| shares_a_secret(plan, alive, &finish.previous)) {
         return Err(Failure::new("what would be removed is still in use"));
     }
     settle::ask(engine, plan, &current, rotator).await.accepted()?;
@@ -388,8 +388,10 @@ async fn finish_one(
     Ok(rotator.call(Operation::Finish, &params, plan.deadline_ms, &mut gate).await?)
 }
 
-fn shares_a_secret(one: &Credential, other: &Credential) -> bool {
-    one.fields().any(|(name, secret)| other.get(name).is_some_and(|theirs| theirs.same_as(secret)))
+/// Whether a secret that was replaced is in use again.
+fn shares_a_secret(plan: &Plan, one: &Credential, other: &Credential) -> bool {
+    let rotated = one.fields().filter(|(name, _)| plan.rotates(name));
+    rotated.into_iter().any(|(name, secret)| other.get(name).is_some_and(|theirs| theirs.same_as(secret)))
 }
 
 /// Cleaning up needs no stage, only that we still hold the lease.

@@ -86,6 +86,17 @@ impl Credential {
         self.0.get(name)
     }
 
+    /// The same credential with those fields of another one that a rotation
+    /// leaves as they are, such as the password of a host to go through: only
+    /// together they open the account.
+    #[must_use]
+    pub fn keeping(mut self, current: &Credential, is_rotated: impl Fn(&str) -> bool) -> Self {
+        for (name, secret) in current.fields().filter(|(name, _)| !is_rotated(name)) {
+            self.0.entry(name.to_owned()).or_insert_with(|| secret.duplicate());
+        }
+        self
+    }
+
     /// All fields in the order of their names.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Secret)> {
         self.0.iter().map(|(name, secret)| (name.as_str(), secret))
@@ -131,5 +142,15 @@ mod tests {
         assert!(!one().same_as(&Credential::password(Secret::new("b".into()))));
         assert!(!one().same_as(&one().with("passphrase", Secret::new("a".into()))));
         assert!(!one().same_as(&Credential::empty()));
+    }
+
+    #[test]
+    fn what_a_rotation_leaves_alone_stays_with_the_new_secret() {
+        let named = |name: &str, text: &str| Credential::empty().with(name, Secret::new(text.into()));
+        let current = named("password", "old")
+            .with("passphrase", Secret::new("old".into()))
+            .with("jump", Secret::new("j".into()));
+        let next = named("password", "new").keeping(&current, |name| name != "jump");
+        assert!(next.same_as(&named("password", "new").with("jump", Secret::new("j".into()))));
     }
 }

@@ -175,7 +175,7 @@ impl Case {
                 .find_map(|attempt| attempt.candidate.as_ref())
                 .map(Credential::duplicate)
                 .ok_or_else(|| Failure::usage(format!("\"{title}\" has no staged candidate")).hint(self.look())),
-            "password" => Ok(Credential::password(match resolve.password.as_deref() {
+            "password" => Ok(self.plan().completed(Credential::password(match resolve.password.as_deref() {
                 Some("-") => open::first_line(std::path::Path::new("-"))?,
                 Some("?") | None => open::prompt_for("Password that the target accepts")?,
                 Some(_) => {
@@ -184,7 +184,7 @@ impl Case {
                     )
                     .hint("say --password to be asked, or --password - to give it over standard input"));
                 }
-            })),
+            }))),
             which => {
                 let number: Option<u64> = which.strip_prefix("past:").and_then(|number| number.parse().ok());
                 let number = number.ok_or_else(|| {

@@ -15,7 +15,7 @@ use turnlock_protocol::operation::{
     PrepareParams, Prepared, Verdict, Verdicts, VerifyParams,
 };
 use turnlock_protocol::{
-    Applied, Credential, Fault, Kind, Operation, Origin, Policy, PolicyError, RandomSource, VerifyBy, field,
+    Applied, Credential, Fault, Kind, Mark, Operation, Origin, Policy, PolicyError, RandomSource, VerifyBy, field,
 };
 use zeroize::Zeroizing;
 
@@ -219,6 +219,11 @@ impl Story {
             Err(error) => return failed(output, error, None),
         };
         let given = next.is_some();
+        let whole = |secret: &Credential| {
+            secret.duplicate().keeping(&current, |name| {
+                R::CREDENTIAL.iter().any(|field| field.name == name && field.mark == Mark::WriteBack)
+            })
+        };
         let candidate = match next.or(prepared.next) {
             Some(candidate) => Some(candidate),
             None if traits.origin == Origin::Target => None,
@@ -253,7 +258,7 @@ impl Story {
         let apply = ApplyParams {
             account: account.clone(),
             current: current.duplicate(),
-            next: candidate.as_ref().map(Credential::duplicate),
+            next: candidate.as_ref().map(whole),
             admin: duplicate(&admin),
             attempt: String::new(),
         };
@@ -280,8 +285,7 @@ impl Story {
 
         let verified = traits.verify != VerifyBy::None;
         if verified {
-            let verify =
-                VerifyParams { account: account.clone(), credential: live.duplicate(), admin: duplicate(&admin) };
+            let verify = VerifyParams { account: account.clone(), credential: whole(&live), admin: duplicate(&admin) };
             match self.ask::<R, Verdicts>(Operation::Verify, &verify, deadline_ms).await {
                 Ok(verdicts) if verdicts.verdict == Verdict::Accepted => {}
                 Ok(_) => {
@@ -301,7 +305,7 @@ impl Story {
 
         let mut finished = None;
         if traits.finish && !current.is_empty() {
-            let finish = FinishParams { account, current: live.duplicate(), previous: current, admin };
+            let finish = FinishParams { account, current: whole(&live), previous: current.duplicate(), admin };
             match self.ask::<R, Finished>(Operation::Finish, &finish, deadline_ms).await {
                 Ok(done) => finished = Some(done),
                 Err(mut error) => {
