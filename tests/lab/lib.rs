@@ -31,6 +31,7 @@ mod server;
 pub mod shim;
 mod template;
 mod turnlock;
+mod unix_host;
 
 pub use ca::Authority;
 pub use error::{LabError, Result};
@@ -39,6 +40,7 @@ pub use postgresql::{Postgresql, PostgresqlOptions};
 pub use process::{Output, wait_until};
 pub use proxy::{Direction, Fault, Proxy};
 pub use turnlock::{Turnlock, bin};
+pub use unix_host::{Passwd, RemoteLogin, UnixHost, UnixHostOptions, Watch};
 
 /// A login and its password, as the lab's administrators have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -91,9 +91,12 @@ DROP USER IF EXISTS 'root'@'localhost';
 ";
 
 impl Recipe for Sql {
-    const READY: &'static str = "ready for connections";
     // Its memory is its own: there is nothing to give back.
     const ENDING: Ending = Ending::Kill;
+
+    fn ready(&self) -> &'static str {
+        "ready for connections"
+    }
 
     fn command(&self, site: &Site, port: u16) -> Result<Command> {
         let place = site.path().display();

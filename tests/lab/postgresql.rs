@@ -283,8 +283,11 @@ struct Postgres {
 }
 
 impl Recipe for Postgres {
-    const READY: &'static str = "database system is ready to accept connections";
     const ENDING: Ending = Ending::Quit;
+
+    fn ready(&self) -> &'static str {
+        "database system is ready to accept connections"
+    }
 
     fn command(&self, site: &Site, port: u16) -> Result<Command> {
         let directory = site.path().display();

@@ -26,7 +26,7 @@ pub(crate) trait Recipe {
     /// Writes the configuration and gives the command that runs the server in the foreground.
     fn command(&self, site: &Site, port: u16) -> Result<Command>;
     /// What the log says once connections are welcome.
-    const READY: &'static str;
+    fn ready(&self) -> &'static str;
     /// How to end it without delay.
     const ENDING: Ending;
 }
@@ -109,7 +109,7 @@ pub(crate) fn start_on<R: Recipe>(recipe: &R, site: &Site, port: u16) -> Result<
     let new_lines = || site.log().get(before..).unwrap_or_default().to_owned();
     let ready = wait_until("a server to accept connections", START, || {
         let ended = owned.ended();
-        if new_lines().contains(R::READY) { Some(Ok(())) } else { ended.map(Err) }
+        if new_lines().contains(recipe.ready()) { Some(Ok(())) } else { ended.map(Err) }
     });
     match ready {
         Ok(Ok(())) => Ok(owned),
