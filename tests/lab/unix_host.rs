@@ -156,8 +156,8 @@ impl UnixHost {
     }
 
     /// What was run at a host that looks like Windows.
-    pub fn windows_commands(&self) -> String {
-        fs::read_to_string(self.site.file("home/windows-commands")).unwrap_or_default()
+    pub fn windows_commands(&self, login: &str) -> String {
+        fs::read_to_string(self.homes().join(login).join("windows-commands")).unwrap_or_default()
     }
 
     /// Lets an account become root, with or without its password.
@@ -188,11 +188,11 @@ impl UnixHost {
     /// Whether the host lets this login in, said by OpenSSH's client, or by
     /// `su` where the host has no server. `false` only when the host refused it.
     pub fn accepts(&self, login: &str, password: &str) -> Result<bool> {
+        // Names that the client itself does not let pass.
+        let is_odd = login.starts_with('-') || login.contains(|one| "'\"`$\\;&<>|(){}%".contains(one));
         let output = match self.recipe.options.remote_login {
-            RemoteLogin::None => {
-                let mut command = self.inside(Path::new("/usr/bin/python3"), Some("nobody"))?;
-                process::run(command.args(["-c", SU, login]), password.as_bytes())?
-            }
+            _ if is_odd => self.su(login, password)?,
+            RemoteLogin::None => self.su(login, password)?,
             _ => {
                 let mut command = clean_command("/bin/sh");
                 let shell = "exec sshpass -d 3 \"$@\" 3<&0 </dev/null";
@@ -208,6 +208,11 @@ impl UnixHost {
             false if wrong => Ok(false),
             false => Err(LabError::new(format!("ssh could not tell whether {login:?} may log in: {output:?}"))),
         }
+    }
+
+    fn su(&self, login: &str, password: &str) -> Result<Output> {
+        let mut command = self.inside(Path::new("/usr/bin/python3"), Some("nobody"))?;
+        process::run(command.args(["-c", SU, login]), password.as_bytes())
     }
 
     /// Whether the host lets this login in with a private key, said by OpenSSH's client.
@@ -408,7 +413,7 @@ password = sys.stdin.buffer.read()
 child, terminal = pty.fork()
 if child == 0:
     os.environ["LC_ALL"] = "C"
-    os.execv("/bin/su", ["su", sys.argv[1], "-c", "echo logged in"])
+    os.execv("/bin/su", ["su", "-c", "echo logged in", "--", sys.argv[1]])
 said, asked = b"", False
 while True:
     try:

@@ -24,6 +24,6 @@ mod trust;
 pub use connection::Connection;
 pub use login::{ForcedChange, LoggedIn, NotIn, Proof, private_key};
 pub use program::{Program, Ran, Session, Terminal};
-pub use route::{JUMP_CREDENTIAL, Place};
+pub use route::{JUMP_PASSPHRASE, JUMP_PASSWORD, JUMP_PRIVATE_KEY, Place};
 pub use russh::keys;
 pub use trust::Access;

@@ -146,12 +146,8 @@ impl Connection {
                 Reply::Failure { partial_success: true, .. } => return Err(self.second_factor(login).into()),
                 Reply::Failure { .. } => return Err(self.refused(login, &said).into()),
                 Reply::InfoRequest { name, instructions, prompts } => {
-                    for text in [&name, &instructions] {
-                        remember(&mut said, text);
-                    }
-                    if let (true, Some(prompt)) = (shown, prompts.first())
-                        && matches!(Question::read(&prompt.prompt), Some(Question::Current | Question::New))
-                    {
+                    remember(&mut said, &[&name, &instructions], &prompts);
+                    if shown && matches!(asked(&prompts), Some(Question::Current | Question::New)) {
                         let change = ForcedChange { connection: self, login: login.to_owned(), said, prompts };
                         return Err(NotIn::MustChange(Box::new(change)));
                     }
@@ -161,15 +157,11 @@ impl Connection {
                             shown = true;
                             vec![in_clear(password)]
                         }
-                        _ => {
-                            let asked: Vec<&str> = prompts.iter().map(|prompt| prompt.prompt.as_str()).collect();
-                            return Err(match Question::read(asked.first().copied().unwrap_or_default()) {
-                                // Asked for again: the first one was wrong.
-                                Some(Question::Password | Question::Current) if shown => self.refused(login, &said),
-                                _ => self.second_factor(login),
-                            }
-                            .into());
+                        // Asked for again: the first one was wrong.
+                        [_one] if asked(&prompts) == Some(Question::Password) => {
+                            return Err(self.refused(login, &said).into());
                         }
+                        _ => return Err(self.second_factor(login).into()),
                     };
                     reply = self.handle.authenticate_keyboard_interactive_respond(answers).await;
                 }
@@ -222,6 +214,16 @@ pub struct ForcedChange {
 }
 
 impl ForcedChange {
+    /// The server's product and version as it told them.
+    pub fn server(&self) -> &str {
+        &self.connection.facts.server
+    }
+
+    /// How the connection is protected and the host believed, for people.
+    pub fn protection(&self) -> &str {
+        &self.connection.facts.protection
+    }
+
     /// Goes on until the host asks for the new password: the current one is
     /// given where it is asked for once more.
     ///
@@ -230,7 +232,7 @@ impl ForcedChange {
     pub async fn until_it_asks_for_the_new_one(mut self, current: &Secret) -> Result<Self, Fault> {
         let mut given = false;
         loop {
-            match self.asked() {
+            match asked(&self.prompts) {
                 Some(Question::New) => return Ok(self),
                 Some(Question::Current | Question::Password) if !given => {
                     given = true;
@@ -265,7 +267,7 @@ impl ForcedChange {
     pub async fn give(mut self, next: &Secret) -> Result<(), Fault> {
         let mut given = false;
         loop {
-            let answers: Vec<String> = match self.asked() {
+            let answers: Vec<String> = match asked(&self.prompts) {
                 Some(Question::New) if given => {
                     let fault =
                         Fault::new(Kind::Policy, format!("the host refuses this password for \"{}\"", self.login));
@@ -285,10 +287,6 @@ impl ForcedChange {
         }
     }
 
-    fn asked(&self) -> Option<Question> {
-        self.prompts.first().and_then(|prompt| Question::read(&prompt.prompt))
-    }
-
     /// Answers; nothing means that the account is in.
     async fn answer(mut self, answers: Vec<String>) -> Result<Option<Self>, Fault> {
         let handle: &mut Handle<Judge> = &mut self.connection.handle;
@@ -298,9 +296,7 @@ impl ForcedChange {
             Reply::Failure { remaining_methods, .. } if remaining_methods.is_empty() => Err(self.connection.hung_up()),
             Reply::Failure { .. } => Err(self.connection.refused(&self.login, &self.said)),
             Reply::InfoRequest { name, instructions, prompts } => {
-                for text in [&name, &instructions] {
-                    remember(&mut self.said, text);
-                }
+                remember(&mut self.said, &[&name, &instructions], &prompts);
                 self.prompts = prompts;
                 Ok(Some(self))
             }
@@ -313,11 +309,21 @@ fn in_clear(secret: &Secret) -> String {
     secret.expose().to_owned()
 }
 
-/// Keeps what a host says, as far as anybody reads it.
-fn remember(said: &mut String, text: &str) {
-    if !text.trim().is_empty() && said.len() + text.len() < 4_000 {
-        said.push_str(text.trim());
-        said.push('\n');
+/// What the host asks. OpenSSH puts all that PAM says before a prompt into the
+/// prompt itself; the question is its last line.
+fn asked(prompts: &[Prompt]) -> Option<Question> {
+    prompts.first().and_then(|prompt| prompt.prompt.lines().next_back()).and_then(Question::read)
+}
+
+/// Keeps what a host says besides its questions, as far as anybody reads it.
+fn remember(said: &mut String, texts: &[&str], prompts: &[Prompt]) {
+    let lines = texts.iter().flat_map(|text| text.lines());
+    let before = prompts.iter().filter_map(|prompt| prompt.prompt.rsplit_once('\n')).flat_map(|(text, _)| text.lines());
+    for line in lines.chain(before).map(str::trim).filter(|line| !line.is_empty()) {
+        if said.len() + line.len() < 4_000 {
+            said.push_str(line);
+            said.push('\n');
+        }
     }
 }
 

@@ -34,31 +34,16 @@ impl Place {
     }
 }
 
-/// The secret fields of a record that open its jump host; they are only read.
-pub const JUMP_CREDENTIAL: [CredentialField; 3] = [
-    CredentialField {
-        name: PASSWORD,
-        option: PASSWORD,
-        mark: Mark::Current,
-        description: "The password at the jump host.",
-    },
-    CredentialField {
-        name: PRIVATE_KEY,
-        option: PRIVATE_KEY,
-        mark: Mark::Current,
-        description: "The private key for the jump host.",
-    },
-    CredentialField {
-        name: PASSPHRASE,
-        option: PASSPHRASE,
-        mark: Mark::Current,
-        description: "What protects that key.",
-    },
-];
+/// The secret field of a record with the password at its jump host.
+pub const JUMP_PASSWORD: CredentialField = read_only("jump_password", "The password at the jump host.");
+/// The secret field of a record with the private key for its jump host.
+pub const JUMP_PRIVATE_KEY: CredentialField = read_only("jump_private_key", "The private key for the jump host.");
+/// The secret field of a record with that key's passphrase.
+pub const JUMP_PASSPHRASE: CredentialField = read_only("jump_passphrase", "What protects that key.");
 
-const PASSWORD: &str = "jump_password";
-const PRIVATE_KEY: &str = "jump_private_key";
-const PASSPHRASE: &str = "jump_passphrase";
+const fn read_only(name: &'static str, description: &'static str) -> CredentialField {
+    CredentialField { name, option: name, mark: Mark::Current, description }
+}
 
 /// The host to go through.
 #[derive(Debug)]
@@ -85,8 +70,8 @@ impl<'a> Jump<'a> {
         if login.is_empty() {
             return Err(Fault::new(Kind::InvalidInput, format!("`jump` = \"{jump}\" names no login")));
         }
-        let secret = match (credential.get(PRIVATE_KEY), credential.get(PASSWORD)) {
-            (Some(text), _) => JumpSecret::Key { text, passphrase: credential.get(PASSPHRASE) },
+        let secret = match (credential.get(JUMP_PRIVATE_KEY.name), credential.get(JUMP_PASSWORD.name)) {
+            (Some(text), _) => JumpSecret::Key { text, passphrase: credential.get(JUMP_PASSPHRASE.name) },
             (None, Some(password)) => JumpSecret::Password(password),
             (None, None) => {
                 return Err(Fault::new(
@@ -123,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_jump_host_needs_a_login_and_a_secret() {
-        let secret = Credential::empty().with(PASSWORD, Secret::new("x".to_owned()));
+        let secret = Credential::empty().with(JUMP_PASSWORD.name, Secret::new("x".to_owned()));
         let jump = Jump::read("me@corp@bastion:2222", &secret).unwrap();
         assert_eq!((jump.login.as_str(), jump.place.port), ("me@corp", 2222));
         for (text, credential) in

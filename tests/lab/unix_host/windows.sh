@@ -6,7 +6,7 @@
 [ "$1" = -c ] || exit 1
 case $2 in
 powershell*)
-    printf '%s\n' "$2" >>/home/windows-commands
+    printf '%s\n' "$2" >>"$HOME/windows-commands"
     read -r login && read -r current && read -r next || exit 1
     decode() { printf %s "$1" | base64 -d; }
     { decode "$current"; echo; decode "$next"; echo; } | /run/account "$(decode "$login")"
