@@ -196,7 +196,7 @@ async fn settle_known(
         Known::Unknown(fault) => (Sure::Unknown, fault, None),
     };
     if sure == Sure::Unknown {
-        quiet(engine, attempt, title).await?;
+        quiet(engine, attempt, title, rotator.process()).await?;
     }
     let Some(candidate) = applied.as_ref().and_then(|applied| applied.next.as_ref()).or(attempt.candidate.as_ref())
     else {
@@ -367,12 +367,13 @@ pub(crate) async fn or(engine: &Engine, uid: &Uid, failure: Failure) -> Failure 
 }
 
 /// Waits until the rotator that got this attempt's permit can change nothing
-/// any more: it is dead, or its time is over.
-async fn quiet(engine: &Engine, attempt: &Attempt, title: &str) -> Result<(), Failure> {
+/// any more: it is dead, its time is over, or it is the one that speaks here,
+/// which has given the one answer that ends an operation.
+async fn quiet(engine: &Engine, attempt: &Attempt, title: &str, speaking: &Process) -> Result<(), Failure> {
     let Some(PermitGiven { rotator, until, .. }) = &attempt.permit else {
         return Ok(());
     };
-    while rotator.life() != Life::Dead && Timestamp::now() < *until {
+    while rotator != speaking && rotator.life() != Life::Dead && Timestamp::now() < *until {
         if engine.stopping() {
             return Err(Failure::new(format!("interrupted while \"{title}\" was being settled")).state(State::Unknown));
         }
