@@ -49,11 +49,16 @@ impl World {
         world
     }
 
+    /// A new home with an empty vault, whose programs run in a host's box.
+    pub(crate) fn within(host: &lab::UnixHost, login: Option<&str>) -> Self {
+        let world = Self { turnlock: Turnlock::within(host, login).unwrap() };
+        world.ok(&["vault", "init"]);
+        world
+    }
+
     /// A new home with nothing in it.
     pub(crate) fn without_vault() -> Self {
-        let world = Self { turnlock: Turnlock::new().unwrap() };
-        std::fs::create_dir(world.temporary()).unwrap();
-        world
+        Self { turnlock: Turnlock::new().unwrap() }
     }
 
     /// Where programs of this world put temporary files.

@@ -1,6 +1,7 @@
 //! The built programs, run as a user runs them, in a world of their own.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -9,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    Output, Result,
+    Output, Result, UnixHost,
     error::{Context, LabError},
     process::{self, clean_command},
 };
@@ -31,6 +32,8 @@ pub fn bin(name: &str) -> Result<PathBuf> {
 /// A user's home for one test: vault, key, state, configuration and plugins in a directory that goes away.
 pub struct Turnlock {
     home: TempDir,
+    /// What starts the programs somewhere else, such as in a box.
+    prefix: Vec<OsString>,
 }
 
 impl Turnlock {
@@ -45,11 +48,25 @@ impl Turnlock {
             .prefix("turnlock-home-")
             .tempdir_in(ground)
             .could_not(|| "create a home directory".to_owned())?;
-        for name in ["vault", "state", "config", "cache", "data", "run", "plugins"] {
+        for name in ["vault", "state", "config", "cache", "data", "run", "plugins", "tmp"] {
             let path = home.path().join(name);
             fs::create_dir(&path).could_not(|| format!("create {}", path.display()))?;
         }
-        Ok(Self { home })
+        Ok(Self { home, prefix: Vec::new() })
+    }
+
+    /// A home whose programs run in a host's box, as root or as one of its accounts.
+    pub fn within(host: &UnixHost, login: Option<&str>) -> Result<Self> {
+        let mut turnlock = Self::new()?;
+        let enter = host.inside(Path::new("env"), login)?;
+        turnlock.prefix = std::iter::once(enter.get_program()).chain(enter.get_args()).map(OsString::from).collect();
+        if let Some(login) = login {
+            let (user, group) = host.ids(login)?;
+            let mut chown = clean_command("chown");
+            chown.arg("-R").arg(format!("{user}:{group}")).arg(turnlock.home());
+            process::run(&mut chown, b"")?;
+        }
+        Ok(turnlock)
     }
 
     /// The home directory itself.
@@ -100,7 +117,14 @@ impl Turnlock {
     /// A program at some other place, such as a copy of `turnlock` among
     /// stand-ins for rotators, in the same home.
     pub fn program_at(&self, program: &Path, arguments: &[&str]) -> Command {
-        let mut command = clean_command(program);
+        let mut command = match self.prefix.split_first() {
+            Some((first, rest)) => {
+                let mut command = clean_command(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => clean_command(program),
+        };
         command
             .args(arguments)
             .current_dir(self.home())

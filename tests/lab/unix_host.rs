@@ -202,7 +202,8 @@ impl UnixHost {
                 self.ask(&mut command, login, password.as_bytes())?
             }
         };
-        let wrong = output.status == 5 || output.stderr.contains("Permission denied");
+        let wrong = output.status == 5
+            || [&output.stdout, &output.stderr].iter().any(|said| said.contains("Permission denied"));
         match output.stdout.contains("logged in") {
             true => Ok(true),
             false if wrong => Ok(false),
@@ -264,7 +265,7 @@ impl UnixHost {
     /// A command that starts a program in the box, as root or as one of its accounts.
     pub fn inside(&self, program: &Path, login: Option<&str>) -> Result<Command> {
         let mut command = clean_command(process::need_program("nsenter")?);
-        command.arg("-t").arg(self.first_process()?.to_string()).args(["--mount", "--"]);
+        command.arg("-t").arg(self.first_process()?.to_string()).args(["--mount", "--pid", "--"]);
         if let Some(login) = login {
             let (user, group) = self.ids(login)?;
             command.arg("setpriv");

@@ -6,7 +6,115 @@
 //! worked is never read from text: that is said by an exit status, and proven
 //! by a log-in.
 
-use turnlock_protocol::{Kind, Secret};
+use turnlock_protocol::{Fault, Kind, PasswordLimits, Secret};
+
+use crate::threshold::{Done, Threshold};
+
+/// A program that asks, wherever it runs.
+#[expect(async_fn_in_trait, reason = "a rotator runs on one thread; no caller needs Send")]
+pub trait Program {
+    /// Waits for something it writes; nothing means that it has ended.
+    async fn hear(&mut self) -> Result<Option<Vec<u8>>, Fault>;
+    /// Gives it one line.
+    async fn type_line(&mut self, secret: &Secret) -> Result<(), Fault>;
+    /// Its exit status; nothing while it runs, and when a signal ended it.
+    fn status(&self) -> Option<u32>;
+}
+
+/// Changes a password through `passwd`, or a program that asks like it. That
+/// the current one is right is known when the new one is asked for: only then
+/// the permit is asked for, too. `who` names the account for people.
+///
+/// # Errors
+/// `policy` when the new secret was refused, in the program's own words, and
+/// what else these words tell; a definite refusal where it asked for another
+/// one, or gave its reason and ended with a failure (passwd(1), PAM).
+pub async fn change(
+    program: &mut impl Program,
+    current: &Secret,
+    next: &Secret,
+    threshold: Threshold,
+    who: &str,
+) -> Result<Done, Fault> {
+    let mut dialogue = Dialogue::new(current, next);
+    let mut threshold = Some(threshold);
+    let mut crossed = None;
+    while let Some(heard) = program.hear().await? {
+        match dialogue.hear(&heard) {
+            None => {}
+            Some(Step::Answer(secret)) => program.type_line(secret).await?,
+            Some(Step::Threshold) => {
+                if let Some(threshold) = threshold.take() {
+                    crossed = Some(threshold.cross().await?);
+                }
+                program.type_line(dialogue.permit()).await?;
+            }
+            Some(Step::GiveUp) => break,
+        }
+    }
+    dialogue.end();
+    let (said, status) = (dialogue.remarks(), program.status());
+    match (crossed, dialogue.stopped()) {
+        (Some(crossed), Stopped::AfterTheNew) if status == Some(0) => Ok(crossed.done()),
+        (Some(crossed), stopped) => {
+            let is_policy = refusal_kind(said) == Some(Kind::Policy);
+            let ended_badly = status.is_some_and(|status| status != 0);
+            let fault = if is_policy || stopped == Stopped::AtTheNew {
+                Fault::new(Kind::Policy, format!("the new password is refused for {who}"))
+            } else {
+                Fault::new(Kind::Internal, format!("passwd of {who} did not end well"))
+            };
+            let fault = with_remarks(fault, said);
+            let definite = stopped == Stopped::AtTheNew || (is_policy && ended_badly);
+            Err(if definite { crossed.definitely_refused(fault) } else { fault })
+        }
+        (None, _) => Err(with_remarks(not_begun(who, said, status), said)),
+    }
+}
+
+/// It never asked for the new one.
+fn not_begun(who: &str, said: &str, status: Option<u32>) -> Fault {
+    match (refusal_kind(said), status) {
+        (_, Some(126 | 127)) => Fault::new(Kind::Unsupported, format!("there is no passwd for {who}")),
+        (Some(Kind::Policy), _) => Fault::new(Kind::Policy, format!("{who} may not change its password now")),
+        (Some(Kind::LockedOut), _) => Fault::new(Kind::LockedOut, format!("the account of {who} is locked")),
+        (Some(Kind::Permission), _) => Fault::new(Kind::Permission, format!("the account of {who} is closed")),
+        (Some(kind), _) => Fault::new(kind, format!("the current password of {who} is refused")),
+        (None, _) => Fault::new(Kind::Unsupported, format!("passwd of {who} asks nothing that is understood"))
+            .hint("a forced command or an unusual passwd cannot be spoken with"),
+    }
+}
+
+/// A fault with a program's own words as its causes.
+#[must_use]
+pub fn with_remarks(mut fault: Fault, said: &str) -> Fault {
+    fault.causes.extend(said.lines().map(str::to_owned));
+    fault
+}
+
+/// What a password typed at a terminal can be: PAM takes 511 bytes, `chpasswd`
+/// a line, and terminals have their own ideas about control characters.
+pub fn limits() -> PasswordLimits {
+    let forbidden = (0..0x20u8).chain([0x7f]).map(char::from).filter(|character| *character != '\t').collect();
+    PasswordLimits { min_length: Some(1), max_length: Some(127), forbidden }
+}
+
+/// The same for a secret that did not come from our generator.
+///
+/// # Errors
+/// `invalid_input` when it cannot be typed.
+pub fn limits_hold(next: &Secret) -> Result<(), Fault> {
+    #[expect(clippy::disallowed_methods, reason = "its characters are looked at before a program sees them")]
+    let next = next.expose();
+    let forbidden = limits().forbidden;
+    if next.is_empty() || next.len() > 511 || next.chars().any(|character| forbidden.contains(character)) {
+        return Err(Fault::new(
+            Kind::InvalidInput,
+            "the new password is empty, longer than 511 bytes, or has control characters, which no terminal takes",
+        ));
+    }
+    Ok(())
+}
 
 /// What a program asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,7 +356,7 @@ const POLICY: &[&str] = &[
     "too weak",
     "already used",
     "has been used",
-    "unchanged",
+    "has not been changed",
     "longer password",
     "must choose",
     "must wait",
@@ -450,7 +558,8 @@ mod tests {
             ("Your account has expired; please contact your system administrator.", Some(Kind::Permission)),
             ("Password has been already used. Choose another.", Some(Kind::Policy)),
             ("You must wait longer to change your password.", Some(Kind::Policy)),
-            ("Password unchanged.", Some(Kind::Policy)),
+            ("The password has not been changed.", Some(Kind::Policy)),
+            ("passwd: Authentication token manipulation error\npasswd: password unchanged", Some(Kind::Authentication)),
             ("passwd: Authentication token manipulation error", Some(Kind::Authentication)),
             ("su: Authentication failure", Some(Kind::Authentication)),
             ("", None),

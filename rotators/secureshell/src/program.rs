@@ -2,9 +2,10 @@
 
 use russh::client::{Handle, Msg};
 use russh::{Channel, ChannelMsg, Pty};
-use turnlock_kit::{Fault, Kind, Secret};
+use turnlock_kit::{Fault, Kind, Secret, dialogue};
 
 use crate::connection::{Connection, Facts, Judge};
+
 use crate::route::Place;
 
 /// More than this no program has to say to us.
@@ -61,6 +62,7 @@ impl Session {
     /// `unreachable` when the connection ends first, `unsupported` when the
     /// host starts no programs.
     pub async fn run(&self, command: &str, stdin: &[u8]) -> Result<Ran, Fault> {
+        use dialogue::Program as _;
         let mut program = self.start(command, Terminal::None).await?;
         program.write(stdin).await?;
         program.end_of_input().await?;
@@ -123,54 +125,6 @@ pub struct Program {
 }
 
 impl Program {
-    /// Waits for something it writes, on either stream; nothing means that it
-    /// has ended.
-    ///
-    /// # Errors
-    /// `unreachable` when the connection ends first.
-    pub async fn hear(&mut self) -> Result<Option<Vec<u8>>, Fault> {
-        loop {
-            let data = match self.channel.wait().await {
-                Some(ChannelMsg::Data { data }) => {
-                    self.ran.stdout.extend_from_slice(&data);
-                    data
-                }
-                Some(ChannelMsg::ExtendedData { data, .. }) => {
-                    self.ran.stderr.extend_from_slice(&data);
-                    data
-                }
-                Some(ChannelMsg::ExitStatus { exit_status }) => {
-                    self.ran.status = Some(exit_status);
-                    continue;
-                }
-                Some(ChannelMsg::Close) => return Ok(None),
-                Some(_) => continue,
-                // The host closes a channel whose program has ended; without
-                // that nobody knows what became of it.
-                None if self.ran.status.is_some() => return Ok(None),
-                None => return Err(lost(&self.place, &russh::Error::Disconnect)),
-            };
-            if self.ran.stdout.len() + self.ran.stderr.len() > ENOUGH {
-                return Err(Fault::new(
-                    Kind::Unsupported,
-                    format!("a program at {} writes without end", self.place.host),
-                ));
-            }
-            return Ok(Some(data.to_vec()));
-        }
-    }
-
-    /// Gives it one line.
-    ///
-    /// # Errors
-    /// `unreachable` when the connection has ended.
-    pub async fn type_line(&mut self, secret: &Secret) -> Result<(), Fault> {
-        #[expect(clippy::disallowed_methods, reason = "the host is believed, and its program asks for it")]
-        let secret = secret.expose();
-        self.write(secret.as_bytes()).await?;
-        self.write(b"\n").await
-    }
-
     /// Gives it bytes.
     ///
     /// # Errors
@@ -202,6 +156,52 @@ impl Program {
                 Some(_) => {}
             }
         }
+    }
+}
+
+impl dialogue::Program for Program {
+    /// On either stream.
+    async fn hear(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        loop {
+            let data = match self.channel.wait().await {
+                Some(ChannelMsg::Data { data }) => {
+                    self.ran.stdout.extend_from_slice(&data);
+                    data
+                }
+                Some(ChannelMsg::ExtendedData { data, .. }) => {
+                    self.ran.stderr.extend_from_slice(&data);
+                    data
+                }
+                Some(ChannelMsg::ExitStatus { exit_status }) => {
+                    self.ran.status = Some(exit_status);
+                    continue;
+                }
+                Some(ChannelMsg::Close) => return Ok(None),
+                Some(_) => continue,
+                // The host closes a channel whose program has ended; without
+                // that nobody knows what became of it.
+                None if self.ran.status.is_some() => return Ok(None),
+                None => return Err(lost(&self.place, &russh::Error::Disconnect)),
+            };
+            if self.ran.stdout.len() + self.ran.stderr.len() > ENOUGH {
+                return Err(Fault::new(
+                    Kind::Unsupported,
+                    format!("a program at {} writes without end", self.place.host),
+                ));
+            }
+            return Ok(Some(data.to_vec()));
+        }
+    }
+
+    async fn type_line(&mut self, secret: &Secret) -> Result<(), Fault> {
+        #[expect(clippy::disallowed_methods, reason = "the host is believed, and its program asks for it")]
+        let secret = secret.expose();
+        self.write(secret.as_bytes()).await?;
+        self.write(b"\n").await
+    }
+
+    fn status(&self) -> Option<u32> {
+        self.ran.status
     }
 }
 

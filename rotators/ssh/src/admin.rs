@@ -1,12 +1,11 @@
 //! Another's password: `chpasswd` as root, which reads login and password
 //! from its standard input.
 
-use turnlock_kit::dialogue::refusal_kind;
+use turnlock_kit::dialogue::{Program as _, refusal_kind, with_remarks};
 use turnlock_kit::{Admin, Done, Fault, Kind, Secret, Threshold};
 use turnlock_secureshell::{Ran, Session, Terminal};
 use zeroize::Zeroizing;
 
-use crate::own::with_remarks;
 use crate::{Account, PASSWORD, PRIVATE_KEY, SUDO_PASSWORD};
 
 /// How an admin may run `chpasswd`. Each was tried with nothing to change.

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use turnlock_kit::{
     Admin, Change, Credential, CredentialField, CredentialState, Done, Fault, Finding, Findings, Kind, Mark, MayRotate,
-    PASSWORD, PasswordLimits, Rotator, Secret, Severity, Threshold, Traits, Verdicts,
+    PASSWORD, Rotator, Secret, Severity, Threshold, Traits, Verdicts, dialogue,
 };
 use turnlock_secureshell::{
     Access, Connection, JUMP_PASSPHRASE, JUMP_PASSWORD, JUMP_PRIVATE_KEY, NotIn, Proof, Session, private_key,
@@ -85,7 +85,7 @@ impl Rotator for Ssh {
     const URL_SCHEMES: &'static [&'static str] = &["ssh"];
 
     fn traits(_account: Option<&Account>) -> Traits {
-        Traits { password: limits(), ..Traits::password() }
+        Traits { password: dialogue::limits(), ..Traits::password() }
     }
 
     async fn check(account: &Account, current: &Credential, admin: Option<&Admin>) -> Result<Findings, Fault> {
@@ -131,7 +131,7 @@ impl Rotator for Ssh {
 
     async fn apply(account: &Account, change: &Change, threshold: Threshold) -> Result<Done, Fault> {
         let next = change.next_password()?;
-        limits_hold(next)?;
+        dialogue::limits_hold(next)?;
         let session = match (account.open(&change.current, &change.current, change.admin.as_ref()).await, &change.admin)
         {
             (Ok(session), _) => session,
@@ -194,25 +194,4 @@ impl Account {
     fn os_of(&self, session: &Session) -> Os {
         self.os.unwrap_or(if session.server().contains("Windows") { Os::Windows } else { Os::Unix })
     }
-}
-
-/// PAM takes 511 bytes and `chpasswd` a line; terminals have their own ideas
-/// about control characters.
-fn limits() -> PasswordLimits {
-    let forbidden = (0..0x20u8).chain([0x7f]).map(char::from).filter(|character| *character != '\t').collect();
-    PasswordLimits { min_length: Some(1), max_length: Some(127), forbidden }
-}
-
-/// The same for a secret that did not come from our generator.
-fn limits_hold(next: &Secret) -> Result<(), Fault> {
-    #[expect(clippy::disallowed_methods, reason = "its characters are looked at before the host sees them")]
-    let next = next.expose();
-    let forbidden = limits().forbidden;
-    if next.is_empty() || next.len() > 511 || next.chars().any(|character| forbidden.contains(character)) {
-        return Err(Fault::new(
-            Kind::InvalidInput,
-            "the new password is empty, longer than 511 bytes, or has control characters, which no terminal takes",
-        ));
-    }
-    Ok(())
 }
