@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use lab::interposer::{Interposer, Kill, MessageDirection, Victim, When};
 use lab::shim::{self, Cut, Shim};
-use lab::{MysqlServer, Output, Postgresql, Turnlock, process};
+use lab::{MysqlServer, Output, Postgresql, Turnlock, UnixHost, UnixHostOptions, process};
 use serde_json::Value;
 
 /// The password every round begins with.
@@ -36,6 +36,14 @@ trait Target {
     fn reset(&self);
     /// Whether the target accepts this password, said by its own client.
     fn accepts(&self, password: &str) -> bool;
+    /// The record's field with the secret, and the credential's.
+    fn secret(&self) -> (&'static str, &'static str) {
+        ("password", "password")
+    }
+    /// What every round begins with.
+    fn begin(&self) -> String {
+        BEGIN.to_owned()
+    }
     /// Whether it can be asked at all.
     fn can_be_asked(&self) -> bool {
         true
@@ -79,7 +87,10 @@ impl<'a, T: Target> Stage<'a, T> {
         let stage = Self { target, story, turnlock, program, interposer, rotator, shim: Shim::build().unwrap() };
 
         assert_eq!(stage.run(&["vault", "init"], &[]).status, 0);
-        let mut arguments = vec!["add".to_owned(), RECORD.to_owned(), "--password".to_owned(), "-".to_owned()];
+        let mut arguments = vec!["add".to_owned(), RECORD.to_owned()];
+        if target.secret().0 == "password" {
+            arguments.extend(["--password", "-"].map(str::to_owned));
+        }
         arguments.extend(target.fields());
         match story {
             Story::Succeeds | Story::WrongCurrent => {}
@@ -156,12 +167,12 @@ impl<'a, T: Target> Stage<'a, T> {
             .stdout
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter_map(|row| row[key]["password"].as_str().map(str::to_owned))
+            .filter_map(|row| row[key][self.target.secret().1].as_str().map(str::to_owned))
             .collect()
     }
 
     fn current(&self) -> String {
-        let shown = self.run(&["show", RECORD, "--field", "password"], &[]);
+        let shown = self.run(&["show", RECORD, "--field", self.target.secret().0], &[]);
         assert_eq!(shown.status, 0, "{}", shown.stderr);
         shown.stdout.trim_end_matches('\n').to_owned()
     }
@@ -169,7 +180,10 @@ impl<'a, T: Target> Stage<'a, T> {
     /// The promise itself, at this instant: something in the vault opens the account.
     fn assert_nothing_is_lost(&self, round: &str) {
         if self.story == Story::WrongCurrent {
-            assert!(self.target.accepts(BEGIN), "{round}: the account was changed although no one could log in");
+            assert!(
+                self.target.accepts(&self.target.begin()),
+                "{round}: the account was changed although no one could log in"
+            );
             return;
         }
         let mut secrets = vec![self.current()];
@@ -195,9 +209,10 @@ impl<'a, T: Target> Stage<'a, T> {
         let check = self.run(&["vault", "check"], &[]);
         assert_eq!(check.status, 0, "{round}: {}{}", check.stdout, check.stderr);
         if self.target.can_be_asked() && self.story == Story::Succeeds {
+            let begin = self.target.begin();
             assert_ne!(
-                self.target.accepts(BEGIN),
-                self.current() != BEGIN,
+                self.target.accepts(&begin),
+                self.current().trim() != begin.trim(),
                 "{round}: old and new both work, or neither"
             );
         }
@@ -327,6 +342,81 @@ impl Target for Postgres {
     }
 }
 
+/// An account at a host, by its password.
+struct Ssh(UnixHost);
+
+impl Ssh {
+    fn start() -> Self {
+        let host = UnixHost::start(UnixHostOptions::default()).unwrap();
+        host.create_user(LOGIN, BEGIN).unwrap();
+        Self(host)
+    }
+}
+
+impl Target for Ssh {
+    fn plugin(&self) -> &'static str {
+        "ssh"
+    }
+    fn fields(&self) -> Vec<String> {
+        let url = format!("ssh://{}:{}", self.0.host(), self.0.port());
+        let known = format!("turnlock:known_host={}", self.0.fingerprint().unwrap());
+        ["--login", LOGIN, "--url", &url, "--set", &known].map(str::to_owned).to_vec()
+    }
+    fn reset(&self) {
+        self.0.set_password(LOGIN, BEGIN).unwrap();
+    }
+    fn accepts(&self, password: &str) -> bool {
+        self.0.accepts(LOGIN, password).unwrap()
+    }
+}
+
+/// The same account, by its key.
+struct SshKey {
+    host: UnixHost,
+    keys: tempfile::TempDir,
+}
+
+impl SshKey {
+    fn start() -> Self {
+        let host = UnixHost::start(UnixHostOptions::default()).unwrap();
+        host.create_user(LOGIN, BEGIN).unwrap();
+        let keys = tempfile::tempdir().unwrap();
+        let mut keygen = process::clean_command("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "begin", "-f"]).arg(keys.path().join("begin"));
+        assert_eq!(process::run(&mut keygen, b"").unwrap().status, 0);
+        Self { host, keys }
+    }
+}
+
+impl Target for SshKey {
+    fn plugin(&self) -> &'static str {
+        "sshkey"
+    }
+    fn fields(&self) -> Vec<String> {
+        let host = format!("cmdr:host={}:{}", self.host.host(), self.host.port());
+        let known = format!("turnlock:known_host={}", self.host.fingerprint().unwrap());
+        let key = format!("cmdr:private_key={}", self.begin());
+        ["--login", LOGIN, "--set", "cmdr:plugin=sshkey", "--set", &host, "--set", &known, "--set", &key]
+            .map(str::to_owned)
+            .to_vec()
+    }
+    fn reset(&self) {
+        self.host.authorize(LOGIN, fs::read(self.keys.path().join("begin.pub")).unwrap()).unwrap();
+    }
+    fn secret(&self) -> (&'static str, &'static str) {
+        ("cmdr:private_key", "private_key")
+    }
+    fn begin(&self) -> String {
+        fs::read_to_string(self.keys.path().join("begin")).unwrap()
+    }
+    fn accepts(&self, key: &str) -> bool {
+        let path = self.keys.path().join("asked");
+        process::write_file(&path, format!("{}\n", key.trim())).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        self.host.accepts_key(LOGIN, &path).unwrap()
+    }
+}
+
 struct Mysql(MysqlServer);
 
 impl Mysql {
@@ -403,6 +493,26 @@ fn postgresql_out_of_reach_killed_at_every_durable_operation() {
 #[test]
 fn postgresql_out_of_reach_killed_at_every_message() {
     every_message(&Postgres::start(), Story::Unreachable, BOTH);
+}
+
+#[test]
+fn ssh_killed_at_every_message() {
+    every_message(&Ssh::start(), Story::Succeeds, BOTH);
+}
+
+#[test]
+fn ssh_with_a_wrong_password_killed_at_every_message() {
+    every_message(&Ssh::start(), Story::WrongCurrent, &[When::After]);
+}
+
+#[test]
+fn sshkey_killed_at_every_message() {
+    every_message(&SshKey::start(), Story::Succeeds, BOTH);
+}
+
+#[test]
+fn sshkey_killed_at_every_durable_operation() {
+    every_durable_operation(&SshKey::start(), Story::Succeeds);
 }
 
 #[test]

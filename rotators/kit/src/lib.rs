@@ -27,6 +27,7 @@ pub mod tls;
 
 use std::process::ExitCode;
 
+pub use one_shot::SystemRandom;
 pub use rotator::{Change, CredentialField, PASSWORD, Rotator, WorkingSet};
 pub use threshold::{Crossed, Done, Threshold};
 pub use turnlock_protocol as protocol;

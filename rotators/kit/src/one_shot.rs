@@ -393,7 +393,9 @@ fn usage<R: Rotator>(problem: &str) -> u8 {
     status::USAGE
 }
 
-struct SystemRandom;
+/// The operating system's source of randomness.
+#[derive(Debug)]
+pub struct SystemRandom;
 
 impl RandomSource for SystemRandom {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), PolicyError> {
