@@ -384,7 +384,7 @@ async fn finish_one(
         previous: finish.previous.duplicate(),
         admin: duplicate(&plan.admin),
     };
-    let mut gate = FinishGate { engine, lease };
+    let mut gate = HoldingTheLease { engine, lease };
     Ok(rotator.call(Operation::Finish, &params, plan.deadline_ms, &mut gate).await?)
 }
 
@@ -395,12 +395,12 @@ fn shares_a_secret(plan: &Plan, one: &Credential, other: &Credential) -> bool {
 }
 
 /// Cleaning up needs no stage, only that we still hold the lease.
-struct FinishGate<'a> {
-    engine: &'a Engine,
-    lease: &'a Lease,
+pub(crate) struct HoldingTheLease<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) lease: &'a Lease,
 }
 
-impl Threshold for FinishGate<'_> {
+impl Threshold for HoldingTheLease<'_> {
     async fn permit(&mut self, _rotator: &Process) -> bool {
         !self.engine.stopping() && durable(|| self.engine.vault.renew(self.lease)).is_ok()
     }

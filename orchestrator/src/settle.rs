@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use turnlock_protocol::operation::{ApplyParams, ApplyResult, Verdict, Verdicts, VerifyParams};
-use turnlock_protocol::{Applied, Credential, Fault, Kind, Operation, VerifyBy};
+use turnlock_protocol::operation::{ApplyParams, ApplyResult, Finished, RevertParams, Verdict, Verdicts, VerifyParams};
+use turnlock_protocol::{Applied, Credential, Fault, Kind, Operation, Overlap, VerifyBy};
 
 use crate::child::{Conversation, ReadOnly, Threshold};
 use crate::engine::{Engine, durable};
@@ -18,7 +18,7 @@ use crate::plan::Plan;
 use crate::process::Life;
 use crate::record::{Record, Uid};
 use crate::resolve;
-use crate::rotate::{duplicate, finish_if_due};
+use crate::rotate::{HoldingTheLease, duplicate, finish_if_due};
 use crate::stage::{Attempt, PastKind, PermitGiven, Process};
 use crate::vault::{Commit, Lease, Stored, VaultError};
 
@@ -58,6 +58,8 @@ pub enum Heard {
     Accepted,
     /// It does not.
     Refused,
+    /// Some of its hosts accept it and some do not.
+    Partly,
     /// The account is locked; asking again would make it worse.
     LockedOut,
     /// It could not be asked.
@@ -83,6 +85,11 @@ pub struct Facts {
     pub verify: VerifyBy,
     /// Whether failed log-ins can lock the account.
     pub lockout_sensitive: bool,
+    /// Whether lagging hosts were given the candidate once more.
+    pub applied_again: bool,
+    /// Whether old and new can both be valid, so that the new one can be
+    /// taken back everywhere.
+    pub overlap: bool,
 }
 
 /// [`Known`] without its texts.
@@ -113,6 +120,8 @@ pub enum Step {
     ApplyAgain,
     /// Let the admin reset the account to the same candidate.
     Reset,
+    /// Take the candidate back on every host.
+    Revert,
     /// The candidate becomes current.
     Commit {
         /// Proven by the target.
@@ -132,7 +141,7 @@ pub enum Step {
 
 /// The table: facts → the next step.
 pub fn next_step(facts: &Facts) -> Step {
-    use Heard::{Accepted, CannotAsk, LockedOut, NotAsked, Refused};
+    use Heard::{Accepted, CannotAsk, LockedOut, NotAsked, Partly, Refused};
     match (facts.known, &facts.candidate, &facts.current) {
         (Sure::NoPermit, _, _) => Step::Erase,
         (Sure::No, _, _) => Step::Abandon,
@@ -141,16 +150,19 @@ pub fn next_step(facts: &Facts) -> Step {
         (_, NotAsked, _) => Step::AskCandidate,
         (_, Accepted, _) => Step::Commit { verified: true },
         (_, LockedOut | CannotAsk(_), _) => Step::Leave,
-        (_, Refused, NotAsked) => Step::AskCurrent,
-        (_, Refused, LockedOut | CannotAsk(_)) => Step::Leave,
+        (_, Partly, _) if !facts.applied_again => Step::ApplyAgain,
+        (_, Refused | Partly, NotAsked) => Step::AskCurrent,
+        (_, Refused | Partly, LockedOut | CannotAsk(_)) => Step::Leave,
+        (_, Partly, Accepted) if facts.overlap => Step::Revert,
+        (_, Partly, _) | (_, Refused, Partly) => Step::Park,
         (_, Refused, Accepted) if facts.asked_again => Step::Abandon,
         (_, Refused, Accepted) => Step::WaitAndAskAgain,
         (_, Refused, Refused) => match facts.abandoned {
             NotAsked => Step::AskAbandoned,
             Accepted => Step::AdoptAbandoned,
             LockedOut | CannotAsk(_) => Step::Leave,
-            Refused if facts.can_reset => Step::Reset,
-            Refused => Step::Park,
+            Refused | Partly if facts.can_reset => Step::Reset,
+            Refused | Partly => Step::Park,
         },
     }
 }
@@ -212,6 +224,8 @@ async fn settle_known(
         can_reset: plan.admin.is_some() && plan.traits.admin_reset && attempt.permit.is_some(),
         verify: plan.traits.verify,
         lockout_sensitive: plan.traits.lockout_sensitive,
+        applied_again: false,
+        overlap: plan.traits.overlap == Overlap::Both,
     };
     if sure == Sure::Unknown && facts.lockout_sensitive {
         tokio::time::sleep(Duration::from_millis(plan.traits.settle_ms)).await;
@@ -240,12 +254,15 @@ async fn settle_known(
             Step::ApplyAgain | Step::Reset => {
                 engine.progress(title, "sending the same credential again");
                 facts.can_reset = false;
+                facts.applied_again = true;
                 match apply_again(engine, lease, uid, attempt, candidate, rotator).await {
                     Ok(again) => {
                         warnings.extend(again.warnings);
                         facts.known = Sure::Yes;
                         facts.candidate = Heard::NotAsked;
                     }
+                    // The hosts that have it can give it back.
+                    Err(again) if facts.candidate == Heard::Partly => fault = Some(again),
                     Err(again) if again.applied == Applied::No && facts.verify == VerifyBy::None => {
                         // Refused now does not tell what the first sending did.
                         fault = Some(again);
@@ -256,6 +273,14 @@ async fn settle_known(
                         return stay_open(engine, lease, uid, attempt, &stored, fault, Step::Leave);
                     }
                 }
+            }
+            Step::Revert => {
+                engine.progress(title, "taking the new credential back");
+                if let Err(again) = revert(engine, lease, attempt, candidate, rotator).await {
+                    fault = Some(again);
+                    return stay_open(engine, lease, uid, attempt, &stored, fault, Step::Leave);
+                }
+                return close(engine, lease, uid, attempt, "not every host took it", fault, sure);
             }
             Step::Commit { verified } => {
                 commit(engine, lease, uid, attempt, candidate, verified)?;
@@ -314,6 +339,8 @@ pub async fn everything_open(engine: &Engine, lease: &Lease, uid: &Uid) -> Resul
         settled.push(settle(engine, lease, uid, &attempt.id, Known::Unknown(None), &mut rotator).await?);
         rotator.end().await;
     }
+    // Settling may have committed, and left something to clean up.
+    let stored = if settled.is_empty() { stored } else { durable(|| engine.vault.read(uid))? };
     for finish in &stored.pending {
         if finish.due <= Timestamp::now() {
             let mut rotator = engine.rotators.begin(&finish.plan.plugin).await?;
@@ -413,9 +440,10 @@ async fn verify(plan: &Plan, credential: &Credential, rotator: &mut Conversation
     };
     let verdicts: Result<Verdicts, Fault> =
         rotator.call(Operation::Verify, &params, plan.deadline_ms, &mut ReadOnly).await;
-    match verdicts.map(|verdicts| verdicts.verdict) {
-        Ok(Verdict::Accepted) => Heard::Accepted,
-        Ok(Verdict::Refused) => Heard::Refused,
+    match verdicts {
+        Ok(Verdicts { verdict: Verdict::Accepted, .. }) => Heard::Accepted,
+        Ok(Verdicts { hosts, .. }) if hosts.iter().any(|host| host.verdict == Some(Verdict::Accepted)) => Heard::Partly,
+        Ok(_) => Heard::Refused,
         Err(fault) if fault.kind == Kind::LockedOut => Heard::LockedOut,
         Err(fault) => Heard::CannotAsk(Box::new(fault)),
     }
@@ -429,6 +457,10 @@ impl Heard {
             Self::Refused | Self::NotAsked => {
                 Err(Failure::from(Fault::new(Kind::Authentication, "the target refuses the credential in the vault")))
             }
+            Self::Partly => Err(Failure::from(Fault::new(
+                Kind::Authentication,
+                "some of the hosts refuse the credential in the vault",
+            ))),
             Self::LockedOut => Err(Failure::from(Fault::new(Kind::LockedOut, "the account is locked"))),
             Self::CannotAsk(fault) => Err(Failure::from(*fault)),
         }
@@ -490,6 +522,25 @@ async fn apply_again(
     };
     let mut gate = SameCandidate { engine, lease, uid, attempt };
     rotator.call(Operation::Apply, &params, plan.deadline_ms, &mut gate).await
+}
+
+/// Takes the candidate back on every host that has it.
+async fn revert(
+    engine: &Engine,
+    lease: &Lease,
+    attempt: &Attempt,
+    candidate: &Credential,
+    rotator: &mut Conversation,
+) -> Result<Finished, Fault> {
+    let plan = &attempt.plan;
+    let params = RevertParams {
+        account: plan.account.clone(),
+        current: candidate.duplicate(),
+        previous: plan.current.duplicate(),
+        admin: duplicate(&plan.admin),
+        orphans: None,
+    };
+    rotator.call(Operation::Revert, &params, plan.deadline_ms, &mut HoldingTheLease { engine, lease }).await
 }
 
 /// The candidate is staged already; the permit is noted anew.
@@ -666,6 +717,8 @@ mod tests {
             can_reset: false,
             verify: VerifyBy::Login,
             lockout_sensitive: false,
+            applied_again: false,
+            overlap: false,
         }
     }
 
@@ -676,7 +729,7 @@ mod tests {
     /// The table of the design, row by row.
     #[test]
     fn every_row_of_the_table() {
-        use Heard::{Accepted, LockedOut, Refused};
+        use Heard::{Accepted, LockedOut, Partly, Refused};
         let asked = |known, candidate, current| Facts { candidate, current, ..facts(known) };
         assert_eq!(next_step(&facts(Sure::NoPermit)), Step::Erase);
         assert_eq!(next_step(&facts(Sure::No)), Step::Abandon);
@@ -696,6 +749,17 @@ mod tests {
             assert_eq!(next_step(&Facts { abandoned: cannot(), ..both() }), Step::Leave);
             assert_eq!(next_step(&Facts { abandoned: Refused, ..both() }), Step::Park);
             assert_eq!(next_step(&Facts { abandoned: Refused, can_reset: true, ..both() }), Step::Reset);
+            // Several hosts: the lagging ones once more, else back everywhere.
+            let partly = |current, applied_again, overlap| {
+                next_step(&Facts { applied_again, overlap, ..asked(known, Partly, current) })
+            };
+            assert_eq!(partly(Heard::NotAsked, false, true), Step::ApplyAgain);
+            assert_eq!(partly(Heard::NotAsked, true, true), Step::AskCurrent);
+            assert_eq!(partly(Accepted, true, true), Step::Revert);
+            assert_eq!(partly(Accepted, true, false), Step::Park);
+            assert_eq!(partly(Refused, true, true), Step::Park);
+            assert_eq!(partly(cannot(), true, true), Step::Leave);
+            assert_eq!(next_step(&asked(known, Refused, Partly)), Step::Park);
         }
         let unaskable = |known| Facts { verify: VerifyBy::None, ..facts(known) };
         assert_eq!(next_step(&unaskable(Sure::Yes)), Step::Commit { verified: false });
@@ -706,7 +770,7 @@ mod tests {
     /// where proof can be had: over every combination of facts.
     #[test]
     fn no_combination_erases_or_commits_without_proof() {
-        let heard = || [Heard::NotAsked, Heard::Accepted, Heard::Refused, Heard::LockedOut, cannot()];
+        let heard = || [Heard::NotAsked, Heard::Accepted, Heard::Refused, Heard::Partly, Heard::LockedOut, cannot()];
         for known in [Sure::NoPermit, Sure::No, Sure::Yes, Sure::Unknown] {
             for candidate in heard() {
                 for current in heard() {
