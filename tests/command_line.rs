@@ -624,7 +624,10 @@ fn every_rotator_refuses_a_malformed_frame_and_params_that_do_not_fit() {
     };
     let spoken = r#"{"protocol":7,"deadline_ms":1000,"account":{"login":"app"},"current":{}}"#;
     let half = r#"{"protocol":1,"deadline_ms":1000,"current":{"password":"Canary-Secret-77"}}"#;
-    for program in ["turnlock-noop", "turnlock-postgresql", "turnlock-mysql"] {
+    for program in
+        ["noop", "postgresql", "mysql", "ssh", "sshkey", "unixpasswd"].map(|plugin| format!("turnlock-{plugin}"))
+    {
+        let program = program.as_str();
         // Bytes, the error's code, its kind, the exit status.
         for (what, bytes, code, kind, status) in [
             ("not JSON", b"Canary-Secret-77\n".to_vec(), -32700, "", 2),

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use lab::interposer::{Interposer, Kill, MessageDirection, Victim, When};
 use lab::shim::{self, Cut, Shim};
-use lab::{MysqlServer, Output, Postgresql, Turnlock, UnixHost, UnixHostOptions, process};
+use lab::{MysqlServer, Output, Postgresql, RemoteLogin, Turnlock, UnixHost, UnixHostOptions, process};
 use serde_json::Value;
 
 /// The password every round begins with.
@@ -43,6 +43,10 @@ trait Target {
     /// What every round begins with.
     fn begin(&self) -> String {
         BEGIN.to_owned()
+    }
+    /// The home from which it can be reached.
+    fn turnlock(&self) -> Turnlock {
+        Turnlock::new().unwrap()
     }
     /// Whether it can be asked at all.
     fn can_be_asked(&self) -> bool {
@@ -77,7 +81,7 @@ struct Stage<'a, T: Target> {
 
 impl<'a, T: Target> Stage<'a, T> {
     fn new(target: &'a T, story: Story) -> Self {
-        let turnlock = Turnlock::new().unwrap();
+        let turnlock = target.turnlock();
         let place = turnlock.home().join("bin");
         fs::create_dir_all(&place).unwrap();
         let program = place.join("turnlock");
@@ -370,6 +374,36 @@ impl Target for Ssh {
     }
 }
 
+/// An account of a box, changed by root within it.
+struct Local(UnixHost);
+
+impl Local {
+    fn start() -> Self {
+        let options = UnixHostOptions { remote_login: RemoteLogin::None, ..UnixHostOptions::default() };
+        let host = UnixHost::start(options).unwrap();
+        host.create_user(LOGIN, BEGIN).unwrap();
+        Self(host)
+    }
+}
+
+impl Target for Local {
+    fn plugin(&self) -> &'static str {
+        "unixpasswd"
+    }
+    fn fields(&self) -> Vec<String> {
+        ["--login", LOGIN, "--set", "cmdr:plugin=unixpasswd"].map(str::to_owned).to_vec()
+    }
+    fn reset(&self) {
+        self.0.set_password(LOGIN, BEGIN).unwrap();
+    }
+    fn accepts(&self, password: &str) -> bool {
+        self.0.accepts(LOGIN, password).unwrap()
+    }
+    fn turnlock(&self) -> Turnlock {
+        Turnlock::within(&self.0, None).unwrap()
+    }
+}
+
 /// The same account, by its key.
 struct SshKey {
     host: UnixHost,
@@ -503,6 +537,11 @@ fn ssh_killed_at_every_message() {
 #[test]
 fn ssh_with_a_wrong_password_killed_at_every_message() {
     every_message(&Ssh::start(), Story::WrongCurrent, &[When::After]);
+}
+
+#[test]
+fn unixpasswd_killed_at_every_message() {
+    every_message(&Local::start(), Story::Succeeds, &[When::After]);
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(crate) enum Need {
     Python,
     /// The openssl program, for tests of certificates.
     Openssl,
+    /// sshd, dropbear, PAM's modules and sudo, for hosts with accounts.
+    UnixHosts,
     /// The test runner.
     Nextest,
     /// MySQL 9 from Debian sid, unpacked into the lab's cache.
@@ -34,8 +36,16 @@ pub(crate) enum Need {
 }
 
 /// Everything, in the order of installation.
-pub(crate) const ALL: &[Need] =
-    &[Need::Postgresql, Need::Mariadb, Need::Compiler, Need::Python, Need::Openssl, Need::Nextest, Need::Mysql];
+pub(crate) const ALL: &[Need] = &[
+    Need::Postgresql,
+    Need::Mariadb,
+    Need::Compiler,
+    Need::Python,
+    Need::Openssl,
+    Need::UnixHosts,
+    Need::Nextest,
+    Need::Mysql,
+];
 
 const REFRESH: &str = "cargo xtask setup --refresh-mysql";
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -93,6 +103,7 @@ impl Need {
             Self::Compiler => "a C compiler",
             Self::Python => "Python 3",
             Self::Openssl => "openssl",
+            Self::UnixHosts => "sshd, dropbear, sudo and PAM's modules",
             Self::Nextest => "cargo-nextest",
             Self::Mysql => "MySQL 9 from Debian sid",
         }
@@ -106,6 +117,11 @@ impl Need {
             Self::Compiler => there("cc"),
             Self::Python => there("python3"),
             Self::Openssl => there("openssl"),
+            Self::UnixHosts => {
+                ["sshd", "ssh", "sshpass", "dropbear", "sudo", "unshare", "setpriv"].into_iter().all(there)
+                    && pam_module().is_file()
+                    && Path::new("/usr/bin/python3").is_file()
+            }
             Self::Nextest => there("cargo-nextest"),
             Self::Mysql => mysql::tree(mysql::LOCK).is_dir(),
         }
@@ -118,9 +134,26 @@ impl Need {
             Self::Compiler => &["gcc", "libc6-dev"],
             Self::Python => &["python3"],
             Self::Openssl => &["openssl"],
+            Self::UnixHosts => &[
+                "openssh-server",
+                "openssh-client",
+                "sshpass",
+                "dropbear-bin",
+                "sudo",
+                "util-linux",
+                "libpam-modules",
+                "libpam-pwquality",
+                "libcrypt-dev",
+                "python3",
+            ],
             Self::Nextest | Self::Mysql => &[],
         }
     }
+}
+
+/// What the lab's hosts ask of PAM besides the modules that are always there.
+fn pam_module() -> PathBuf {
+    PathBuf::from(format!("/usr/lib/{}-linux-gnu/security/pam_pwquality.so", std::env::consts::ARCH))
 }
 
 /// Runs a command of which only a failure is worth reading.
