@@ -1,6 +1,9 @@
 //! `cargo xtask lab`: a server of the lab for a person to look at.
 
-use lab::{LabError, MysqlOptions, MysqlServer, Postgresql, PostgresqlOptions, Result, mariadb, mysql};
+use lab::{
+    ADMIN, LabError, MysqlOptions, MysqlServer, Postgresql, PostgresqlOptions, Result, UnixHost, UnixHostOptions,
+    mariadb, mysql,
+};
 
 use crate::{
     say::{line, step},
@@ -28,7 +31,20 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             line(&mysql_family(&server));
             wait_for_ctrl_c()
         }
-        _ => Err(LabError::new("say which server: cargo xtask lab postgresql | mariadb | mysql")),
+        ["ssh"] => {
+            setup::ensure(&[Need::UnixHosts])?;
+            let host = step("start a host with sshd", || UnixHost::start(UnixHostOptions::default()))?;
+            host.create_user("app", ADMIN.password)?;
+            line(&format!(
+                "ssh -p {} app@{}\npassword: {}\nhost key: {}\nCtrl-C ends it.",
+                host.port(),
+                host.host(),
+                ADMIN.password,
+                host.fingerprint()?
+            ));
+            wait_for_ctrl_c()
+        }
+        _ => Err(LabError::new("say which server: cargo xtask lab postgresql | mariadb | mysql | ssh")),
     }
 }
 
