@@ -5,7 +5,7 @@ use std::sync::Arc;
 use russh::MethodKind;
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Reply, Prompt};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
-use turnlock_kit::dialogue::{Question, refusal_kind};
+use turnlock_kit::dialogue::{Question, refusal_kind, with_remarks};
 use turnlock_kit::{Fault, Kind, Secret};
 
 use crate::connection::{Connection, Judge};
@@ -153,12 +153,13 @@ impl Connection {
                     }
                     let answers = match prompts.as_slice() {
                         [] => Vec::new(),
-                        [_one] if !shown => {
+                        // A code is not a password: it must not see one.
+                        [_one] if !shown && matches!(asked(&prompts), Some(Question::Password | Question::Current)) => {
                             shown = true;
                             vec![in_clear(password)]
                         }
                         // Asked for again: the first one was wrong.
-                        [_one] if asked(&prompts) == Some(Question::Password) => {
+                        [_one] if shown && asked(&prompts) == Some(Question::Password) => {
                             return Err(self.refused(login, &said).into());
                         }
                         _ => return Err(self.second_factor(login).into()),
@@ -180,7 +181,7 @@ impl Connection {
             Some(Kind::Permission) => Fault::new(Kind::Permission, format!("the account of {who} may not log in")),
             _ => Fault::new(Kind::Authentication, format!("the host refused the log-in of {who}")),
         };
-        with_lines(fault, said)
+        with_remarks(fault, said)
     }
 
     fn second_factor(&self, login: &str) -> Fault {
@@ -271,7 +272,7 @@ impl ForcedChange {
                 Some(Question::New) if given => {
                     let fault =
                         Fault::new(Kind::Policy, format!("the host refuses this password for \"{}\"", self.login));
-                    return Err(with_lines(fault, &self.said));
+                    return Err(with_remarks(fault, &self.said));
                 }
                 Some(Question::New | Question::Again) => self.prompts.iter().map(|_| in_clear(next)).collect(),
                 None if self.prompts.is_empty() => Vec::new(),
@@ -327,7 +328,31 @@ fn remember(said: &mut String, texts: &[&str], prompts: &[Prompt]) {
     }
 }
 
-fn with_lines(mut fault: Fault, said: &str) -> Fault {
-    fault.causes.extend(said.lines().map(str::to_owned));
-    fault
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(text: &str) -> Vec<Prompt> {
+        vec![Prompt { prompt: text.to_owned(), echo: false }]
+    }
+
+    #[test]
+    fn the_question_is_a_prompts_last_line_and_the_rest_is_kept_for_people() {
+        let locked = prompt("The account is locked due to 3 failed logins.\n(10 minutes left)\n(app@web1) Password: ");
+        assert_eq!(asked(&locked), Some(Question::Password));
+        let mut said = String::new();
+        remember(&mut said, &["", "Welcome\r\n"], &locked);
+        assert_eq!(said, "Welcome\nThe account is locked due to 3 failed logins.\n(10 minutes left)\n");
+        assert_eq!(refusal_kind(&said), Some(Kind::LockedOut));
+    }
+
+    /// Whoever asks for a code must not be told the password.
+    #[test]
+    fn a_question_for_a_code_is_no_question_for_the_password() {
+        for text in ["Verification code: ", "(app@web1) One-time code (OATH) for `app': ", "Duo two-factor login", ""] {
+            assert_eq!(asked(&prompt(text)), None, "{text}");
+        }
+        assert_eq!(asked(&prompt("Your old password is about to expire.\nOne-time code: ")), None);
+        assert_eq!(asked(&[]), None);
+    }
 }

@@ -89,7 +89,7 @@ impl Rotator for Ssh {
     }
 
     async fn check(account: &Account, current: &Credential, admin: Option<&Admin>) -> Result<Findings, Fault> {
-        let session = account.open(current, current, admin).await;
+        let session = account.open(current, admin).await;
         let mut findings = Vec::new();
         let session = match session {
             Ok(session) => session,
@@ -132,8 +132,7 @@ impl Rotator for Ssh {
     async fn apply(account: &Account, change: &Change, threshold: Threshold) -> Result<Done, Fault> {
         let next = change.next_password()?;
         dialogue::limits_hold(next)?;
-        let session = match (account.open(&change.current, &change.current, change.admin.as_ref()).await, &change.admin)
-        {
+        let session = match (account.open(&change.current, change.admin.as_ref()).await, &change.admin) {
             (Ok(session), _) => session,
             (Err(NotIn::MustChange(forced)), None) => {
                 return own::at_the_login(*forced, account.password(&change.current)?, next, threshold).await;
@@ -153,7 +152,7 @@ impl Rotator for Ssh {
     }
 
     async fn verify(account: &Account, credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
-        match account.open(credential, credential, None).await {
+        match account.open(credential, None).await {
             Ok(_) => Ok(Verdicts::accepted()),
             Err(NotIn::MustChange(_)) => Ok(Verdicts::accepted_but(CredentialState::MustChange)),
             Err(NotIn::Fault(fault)) if fault.kind == Kind::Authentication => Ok(Verdicts::refused()),
@@ -165,8 +164,8 @@ impl Rotator for Ssh {
 impl Account {
     /// Logs in as the account, or as the admin where there is one. The jump
     /// host's secret is the account's business.
-    async fn open(&self, own: &Credential, route: &Credential, admin: Option<&Admin>) -> Result<Session, NotIn> {
-        let connection = Connection::open(&self.host, self.port, &self.access, route).await?;
+    async fn open(&self, own: &Credential, admin: Option<&Admin>) -> Result<Session, NotIn> {
+        let connection = Connection::open(&self.host, self.port, &self.access, own).await?;
         let Some(admin) = admin else {
             return connection.log_in(&self.login, Proof::Password(self.password(own)?)).await;
         };
