@@ -239,7 +239,9 @@ fn no_secret_is_seen_in_the_box() {
         let watch = host.watch().unwrap();
         world.ok_with(&["rotate", "App", "--password", "-"], new);
         world.ok(&["verify", "App"]);
-        drop(watch.end());
+        let seen = watch.end();
+        assert!(seen.iter().any(|line| line.contains("turnlock-unixpasswd")), "the watch saw no rotator");
+        assert!(seen.iter().all(|line| !line.contains("canary+")), "a command line or an environment holds a secret");
         assert!(host.accepts("app", new).unwrap());
         assert!(!host.log().contains("canary+"), "{}", host.log());
         let found = host.run(&["grep", "-rl", "canary+", "/home", "/var/log", "/run"], b"").unwrap();
