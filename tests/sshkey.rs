@@ -462,3 +462,38 @@ fn a_colleague_who_edits_the_file_meanwhile_loses_nothing() {
     assert!(host.accepts_key("deploy", &current(&fleet.world)).unwrap());
     assert!(!host.accepts_key("deploy", &fleet.old).unwrap());
 }
+
+#[test]
+fn verify_finds_drift_and_history_repairs_it() {
+    let fleet = Fleet::of(2);
+    assert_eq!(fleet.world.json(&["verify", "Key"])[0]["outcome"], "accepted");
+    fleet.world.ok(&["rotate", "Key"]);
+    // Hosts that were restored from a backup.
+    for host in &fleet.hosts {
+        host.authorize("deploy", format!("{OTHERS}{}", public(&fleet.old))).unwrap();
+    }
+    let drift = fleet.world.fails(3, &["verify", "Key"]);
+    assert!(drift["error"].to_string().contains("refuses"), "{drift}");
+    assert_eq!(fleet.world.json(&["verify", "Key", "--try-history"])[0]["outcome"], "adopted");
+    fleet.is_unchanged();
+    fleet.world.ok(&["rotate", "Key"]);
+    fleet.has_rotated();
+}
+
+#[test]
+fn two_runs_on_one_key_rotate_it_once() {
+    let fleet = Fleet::of(2);
+    fleet.hosts[1].pause();
+    let first = fleet.world.start(&["rotate", "Key", "-o", "json"]);
+    first.rotator();
+    lab::wait_until("the first to hold the lease", std::time::Duration::from_secs(20), || {
+        let second = fleet.world.run(&["rotate", "Key", "-o", "json"]);
+        (second.status == 3 && second.stdout.contains("is being rotated")).then_some(())
+    })
+    .unwrap();
+    fleet.hosts[1].resume();
+    let ended = first.end();
+    assert_eq!(ended.status, 0, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(fleet.world.history("Key").len(), 1, "it was rotated once");
+    fleet.has_rotated();
+}
