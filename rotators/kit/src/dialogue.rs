@@ -130,14 +130,25 @@ pub enum Question {
 }
 
 impl Question {
-    /// Understands a prompt.
+    /// Understands a prompt. Nothing where it asks for anything but a
+    /// password, such as a code, which no password may be shown to.
     pub fn read(prompt: &str) -> Option<Self> {
-        let prompt = prompt.to_ascii_lowercase();
-        let has = |words: &[&str]| words.iter().any(|word| prompt.contains(word));
-        if !has(&["password", "passphrase", "passcode", "passwort"]) && !has(&["new", "retype", "re-enter", "again"]) {
+        let prompt = prompt.trim().trim_end_matches(':').to_lowercase();
+        // Names can be any word: "newton's Password", "(app@new.example.com) Password".
+        let parts = prompt.split_whitespace().filter(|part| !part.contains('@') && !part.ends_with("'s"));
+        let words: Vec<&str> = parts.flat_map(|part| part.split(|letter: char| !letter.is_alphanumeric())).collect();
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        let noun = words.iter().position(|word| ["password", "passphrase", "passwort"].contains(word));
+        let (before, after) = words.split_at_checked(noun.map_or(words.len(), |noun| noun + 1))?;
+        let has = |wanted: &[&str]| before.iter().any(|word| wanted.contains(word));
+        let re = |verb: &str| before.windows(2).any(|two| two == ["re", verb]);
+        // "password for newton" ends in a name; a sentence goes on otherwise.
+        let ends = after.is_empty() || after == ["again"] || after.first() == Some(&"for");
+        if !(noun.is_some() && ends || before == ["enter", "it", "again"]) || has(NO_PASSWORD) {
             return None;
         }
-        Some(if has(&["retype", "re-type", "re-enter", "reenter", "again", "repeat", "confirm", "verify"]) {
+        let again = has(&["again", "retype", "reenter", "repeat", "confirm", "verify"]) || re("type") || re("enter");
+        Some(if again || after == ["again"] {
             Self::Again
         } else if has(&["new"]) {
             Self::New
@@ -148,6 +159,10 @@ impl Question {
         })
     }
 }
+
+/// A prompt with one of these asks for a second factor, or is the begin of a
+/// remark ("BAD PASSWORD: …").
+const NO_PASSWORD: &[&str] = &["one", "otp", "oath", "token", "code", "pin", "challenge", "bad", "weak"];
 
 /// What to do next.
 #[derive(Debug)]
@@ -566,6 +581,43 @@ mod tests {
             ("Welcome to Debian", None),
         ] {
             assert_eq!(refusal_kind(said), kind, "{said}");
+        }
+    }
+
+    /// A program that counts a wrong code locks; one that is told a password keeps it.
+    #[test]
+    fn who_asks_for_something_else_is_told_no_password() {
+        for prompt in [
+            "then enter the new tokencode: ",
+            "Enter a new PIN: ",
+            "One-time password (OATH) for `app': ",
+            "Passcode or option (1-3): ",
+            "Enter PASSCODE: ",
+            "Verification code: ",
+            "You have 3 new messages:",
+            "BAD PASSWORD:",
+            "New Password Requirements:",
+            "Please confirm (yes/no): ",
+            "Try again: ",
+        ] {
+            assert_eq!(Question::read(prompt), None, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_prompt_is_only_a_name() {
+        for (prompt, question) in [
+            ("newton's Old password: ", Question::Current),
+            ("newton's New password: ", Question::New),
+            ("new's Password: ", Question::Password),
+            ("Password for golden@EXAMPLE.COM: ", Question::Password),
+            ("[sudo] password for arnold: ", Question::Password),
+            ("[sudo] password for again: ", Question::Password),
+            ("(verify@old.example.com) Password: ", Question::Password),
+            ("Enter it again: ", Question::Again),
+            ("New password again: ", Question::Again),
+        ] {
+            assert_eq!(Question::read(prompt), Some(question), "{prompt}");
         }
     }
 }
