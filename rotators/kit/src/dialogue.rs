@@ -28,7 +28,8 @@ pub trait Program {
 /// # Errors
 /// `policy` when the new secret was refused, in the program's own words, and
 /// what else these words tell; a definite refusal where it asked for another
-/// one, or gave its reason and ended with a failure (passwd(1), PAM).
+/// one, or gave its reason and ended with a failure before it wanted it repeated
+/// (passwd(1), PAM).
 pub async fn change(
     program: &mut impl Program,
     current: &Secret,
@@ -65,7 +66,10 @@ pub async fn change(
                 Fault::new(Kind::Internal, format!("passwd of {who} did not end well"))
             };
             let fault = with_remarks(fault, said);
-            let definite = stopped == Stopped::AtTheNew || (is_policy && ended_badly);
+            // Who was not asked to repeat it has not got it yet. What comes later may fail
+            // in one module after another has written, whatever the words are.
+            let definite =
+                stopped == Stopped::AtTheNew || (is_policy && ended_badly && !dialogue.was_asked(Question::Again));
             Err(if definite { crossed.definitely_refused(fault) } else { fault })
         }
         (None, _) => Err(with_remarks(not_begun(who, said, status), said)),
@@ -325,9 +329,15 @@ impl<'a> Dialogue<'a> {
         #[expect(clippy::disallowed_methods, reason = "a line that echoes a secret must not be kept")]
         let echoes =
             [self.current, self.next].iter().any(|secret| !secret.is_empty() && line.contains(secret.expose()));
-        if !line.is_empty() && !echoes && self.remarks.len() + line.len() < REMARKS {
-            self.remarks.push_str(line);
-            self.remarks.push('\n');
+        if line.is_empty() || echoes || line.len() >= REMARKS {
+            return;
+        }
+        self.remarks.push_str(line);
+        self.remarks.push('\n');
+        // A reason is told last, behind whatever greeting there is.
+        while self.remarks.len() > REMARKS {
+            let first = self.remarks.find('\n').map_or(self.remarks.len(), |end| end + 1);
+            self.remarks.drain(..first);
         }
     }
 }
@@ -619,5 +629,14 @@ mod tests {
         ] {
             assert_eq!(Question::read(prompt), Some(question), "{prompt}");
         }
+    }
+
+    #[test]
+    fn a_reason_is_heard_behind_a_long_greeting() {
+        let greeting = "a line of a long greeting\n".repeat(1000);
+        let bad = "\nBAD PASSWORD: it is too short\nNew password: ";
+        let (_, stopped, said) = play(&[&greeting, "Current password: ", "\nNew password: ", bad], 500);
+        assert_eq!((stopped, refusal_kind(&said)), (Stopped::AtTheNew, Some(Kind::Policy)));
+        assert!(said.len() <= REMARKS);
     }
 }
