@@ -248,3 +248,63 @@ fn no_secret_is_seen_in_the_box() {
         assert_eq!(found.stdout, "", "a file in the box holds a secret");
     }
 }
+
+/// Adds a rule in front of, or behind, those of PAM for this service.
+fn rule(host: &UnixHost, service: &str, place: &str, rule: &str) {
+    let file = format!("/etc/pam.d/{service}");
+    let script = format!("sed -i '{place} {rule}' {file} && cp {file} /run/changed");
+    let done = host.run(&["sh", "-c", &script], b"").unwrap();
+    assert_eq!(done.status, 0, "{}", done.stderr);
+}
+
+/// `pam_wheel`, as hardening guides want it, refuses a right password as it does a wrong one.
+#[test]
+fn a_rule_that_keeps_everybody_from_su_is_no_wrong_password() {
+    let host = start(UnixHostOptions::default());
+    let world = with_app(&host, None);
+    host.run(&["groupadd", "-f", "wheel"], b"").unwrap();
+    rule(&host, "su", "1i", "auth required pam_wheel.so use_uid");
+    rule(&host, "su", "1i", "auth sufficient pam_rootok.so");
+    let unasked = world.fails(3, &["verify", "App"]);
+    assert_eq!(unasked["kind"], "unsupported", "{unasked}");
+    assert!(unasked["hint"].to_string().contains("pam_wheel"), "{unasked}");
+    assert_eq!(world.fails(3, &["check", "App"])["kind"], "unsupported");
+}
+
+/// A script that hands the password on, say, fails when pam_unix has written.
+#[test]
+fn what_a_later_module_refuses_is_not_called_unchanged() {
+    for by in [None, Some("app")] {
+        let host = start(UnixHostOptions::default());
+        let world = with_app(&host, by);
+        rule(&host, "common-password", "$a", "password required pam_exec.so quiet /bin/false");
+        let output = world.run(&["rotate", "App", "-o", "json"]);
+        let new = world.password("App");
+        assert!(!host.accepts("app", OLD).unwrap(), "{by:?}: pam_unix has written");
+        assert!(output.status == 0 && host.accepts("app", &new).unwrap(), "{by:?}: {}{}", output.stdout, output.stderr);
+        world.nothing_is_open();
+    }
+}
+
+#[test]
+fn root_does_not_unlock_what_somebody_has_locked() {
+    let host = start(UnixHostOptions::default());
+    let world = with_app(&host, None);
+    host.run(&["passwd", "-l", "app"], b"").unwrap();
+    let before = host.run(&["getent", "shadow", "app"], b"").unwrap().stdout;
+    for command in ["rotate", "check", "verify"] {
+        let locked = world.fails(3, &[command, "App"]);
+        assert_eq!(locked["kind"], "locked_out", "{command}: {locked}");
+    }
+    assert_eq!(host.run(&["getent", "shadow", "app"], b"").unwrap().stdout, before);
+    host.run(&["passwd", "-u", "app"], b"").unwrap();
+    rotates(&host, &world);
+}
+
+#[test]
+fn a_number_is_no_login() {
+    let host = start(UnixHostOptions::default());
+    let world = with_app(&host, None);
+    world.add("Number", &fields(&host.ids("app").unwrap().0.to_string()), OLD);
+    assert_eq!(world.fails(3, &["rotate", "Number"])["kind"], "not_found");
+}

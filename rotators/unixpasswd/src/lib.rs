@@ -110,18 +110,22 @@ impl Rotator for UnixPasswd {
 async fn by_chpasswd(account: &Account, next: &Secret, threshold: Threshold) -> Result<Done, Fault> {
     #[expect(clippy::disallowed_methods, reason = "chpasswd reads it from its standard input")]
     let line = Zeroizing::new(format!("{}:{}\n", account.login, next.expose()));
+    let before = local::shadow_entry(&account.login).await;
     let crossed = threshold.cross().await?;
     let ran = run("chpasswd", &[], line.as_bytes()).await?;
     if ran.status == Some(0) {
         return Ok(crossed.done());
     }
     let said = ran.said();
-    // PAM's modules refuse before pam_unix writes; all other failures may come after it.
-    if refusal_kind(&said) == Some(Kind::Policy) && ran.status == Some(1) {
-        let fault = Fault::new(Kind::Policy, format!("the new password is refused for {}", account.who()));
-        return Err(crossed.definitely_refused(with_remarks(fault, &said)));
+    if refusal_kind(&said) != Some(Kind::Policy) || ran.status != Some(1) {
+        let fault = Fault::new(Kind::Internal, format!("chpasswd for {} did not end well", account.who()));
+        return Err(with_remarks(fault, &said));
     }
-    Err(with_remarks(Fault::new(Kind::Internal, format!("chpasswd for {} did not end well", account.who())), &said))
+    let fault = Fault::new(Kind::Policy, format!("the new password is refused for {}", account.who()));
+    let fault = with_remarks(fault, &said);
+    // A module behind pam_unix may fail, in the same words, when that has written.
+    let unchanged = before.is_some() && before == local::shadow_entry(&account.login).await;
+    Err(if unchanged { crossed.definitely_refused(fault) } else { fault })
 }
 
 /// What `su` came to.
@@ -169,6 +173,12 @@ async fn log_in(account: &Account, password: &Secret) -> Result<LogIn, Fault> {
     let fault = match refusal_kind(said) {
         Some(Kind::LockedOut) => Fault::new(Kind::LockedOut, format!("the account of {} is locked", account.who())),
         Some(Kind::Permission) => Fault::new(Kind::Permission, format!("the account of {} is closed", account.who())),
+        // pam_wheel says it of a right password, too.
+        Some(Kind::Authentication) if said.to_lowercase().contains("permission denied") => {
+            Fault::new(Kind::Unsupported, format!("su lets nobody but some become {}", account.who())).hint(
+                "/etc/pam.d/su has a rule such as pam_wheel: except these accounts from it, or use the plugin ssh",
+            )
+        }
         Some(Kind::Authentication) if answered > 0 => {
             Fault::new(Kind::Authentication, format!("su refused the password of {}", account.who()))
         }
@@ -203,6 +213,17 @@ impl Account {
         })
     }
 
+    /// Root's way, unless somebody has locked the password: `chpasswd` would
+    /// open the account again.
+    async fn unless_locked(&self, way: Way) -> Result<Way, Fault> {
+        let told = run("passwd", &["-S", &self.login], b"").await?;
+        match told.said().split_whitespace().nth(1) {
+            Some("L" | "LK") => Err(Fault::new(Kind::LockedOut, format!("the password of {} is locked", self.who()))
+                .hint("a new password would unlock it; if that is wanted: passwd -u, or set a first one by hand")),
+            _ => Ok(way),
+        }
+    }
+
     /// Which way is ours. Only looks.
     async fn way(&self, admin: Option<&Admin>) -> Result<Way, Fault> {
         if let Some(host) = self.host.as_deref().filter(|host| !is_here(host)) {
@@ -218,12 +239,14 @@ impl Account {
         }
         let ran = run("id", &["-u", "--", &self.login], b"").await?;
         let said = ran.said();
+        // `id` takes a number for a login, `chpasswd` and `su` do not.
+        let is_its_name = run("id", &["-un", "--", &self.login], b"").await?.said().trim() == self.login;
         let user: u32 = match (ran.status, said.trim().parse()) {
-            (Some(0), Ok(user)) => user,
+            (Some(0), Ok(user)) if is_its_name => user,
             _ => return Err(Fault::new(Kind::NotFound, format!("there is no account {}", self.who()))),
         };
         Ok(match rustix::process::getuid().as_raw() {
-            _ if is_root() => Way::Root,
+            _ if is_root() => self.unless_locked(Way::Root).await?,
             own if own == user => Way::Itself,
             _ => Way::Somebody,
         })
