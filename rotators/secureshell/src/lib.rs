@@ -4,10 +4,10 @@
 //!
 //! ```no_run
 //! # use turnlock_kit::{Credential, Fault, Secret};
-//! # use turnlock_secureshell::{Access, Connection, Proof};
+//! # use turnlock_secureshell::{Access, Connection, NotIn, Proof};
 //! # async fn example(access: &Access, credential: &Credential, password: &Secret) -> Result<(), Fault> {
 //! let connection = Connection::open("web1.example.com", 22, access, credential).await?;
-//! let session = connection.log_in("app", Proof::Password(password)).await?;
+//! let session = connection.log_in("app", Proof::Password(password)).await.map_err(NotIn::into_fault)?;
 //! let ran = session.run("id -un", b"").await?;
 //! assert_eq!(ran.status, Some(0));
 //! # Ok(())
