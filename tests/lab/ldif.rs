@@ -36,6 +36,12 @@ pub(crate) fn replace(dn: &str, attribute: &str, values: &[impl AsRef<[u8]>]) ->
     format!("{}changetype: modify\nreplace: {attribute}\n{values}-\n\n", line("dn", dn.as_bytes()))
 }
 
+/// A change that adds one value to an attribute.
+pub(crate) fn add(dn: &str, attribute: &str, value: &str) -> String {
+    let value = line(attribute, value.as_bytes());
+    format!("{}changetype: modify\nadd: {attribute}\n{value}-\n\n", line("dn", dn.as_bytes()))
+}
+
 fn line(attribute: &str, value: &[u8]) -> String {
     format!("{attribute}:: {}\n", base64(value))
 }
@@ -60,7 +66,7 @@ pub(crate) fn escaped(value: &str) -> String {
     value.bytes().map(byte).collect()
 }
 
-pub(crate) fn base64(bytes: &[u8]) -> String {
+fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     bytes
         .chunks(3)

@@ -20,13 +20,16 @@
 pub mod ca;
 mod error;
 pub mod interposer;
+mod ldif;
 pub mod mariadb;
 pub mod mysql;
 mod mysql_family;
+mod openldap;
 pub mod ports;
 mod postgresql;
 pub mod process;
 mod proxy;
+mod samba;
 mod server;
 pub mod shim;
 mod template;
@@ -36,9 +39,11 @@ mod unix_host;
 pub use ca::Authority;
 pub use error::{LabError, Result};
 pub use mysql_family::{AccountOptions, Flavor, MysqlOptions, MysqlServer};
+pub use openldap::{Openldap, OpenldapOptions};
 pub use postgresql::{Postgresql, PostgresqlOptions};
 pub use process::{Output, wait_until};
 pub use proxy::{Direction, Fault, Proxy};
+pub use samba::{DomainController, DomainOptions, MINUTE};
 pub use turnlock::{Turnlock, bin};
 pub use unix_host::{Passwd, RemoteLogin, UnixHost, UnixHostOptions, Watch};
 

@@ -1,10 +1,6 @@
 //! A real OpenLDAP with TLS and password policies: no bind in clear, no anonymous change.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use crate::{
     ADMIN, Authority, LabError, Login, Result,
@@ -206,7 +202,8 @@ impl Openldap {
         client.args(["-e", "ppolicy"]);
         let output = process::run(&mut client, password.as_bytes())?;
         // A password that has to be changed first is a right one.
-        if output.succeeded() || output.stdout.contains("must be changed") || output.stderr.contains("must be changed") {
+        if output.succeeded() || output.stdout.contains("must be changed") || output.stderr.contains("must be changed")
+        {
             return Ok(true);
         }
         let locked = output.stdout.contains("locked") || output.stderr.contains("locked");
@@ -299,9 +296,7 @@ impl Openldap {
             .args(["-o", "nettimeout=20"])
             .env("LDAPTLS_CACERT", self.ca_path())
             .env("LDAPTLS_REQCERT", "demand")
-            .env("LDAPNOINIT", "1");
-        // LDAPNOINIT would make it forget the two above.
-        tool.env_remove("LDAPNOINIT").env("HOME", Path::new("/nonexistent"));
+            .env("HOME", self.site.path());
         Ok(tool)
     }
 }
@@ -313,8 +308,11 @@ struct Slapd {
 }
 
 impl Recipe for Slapd {
-    const READY: &'static str = "slapd starting";
     const ENDING: Ending = Ending::Kill;
+
+    fn ready(&self) -> &'static str {
+        "slapd starting"
+    }
 
     fn command(&self, site: &Site, port: u16) -> Result<Command> {
         let conf = CONF

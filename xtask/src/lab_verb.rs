@@ -1,8 +1,10 @@
 //! `cargo xtask lab`: a server of the lab for a person to look at.
 
+use std::path::Path;
+
 use lab::{
-    ADMIN, LabError, MysqlOptions, MysqlServer, Postgresql, PostgresqlOptions, Result, UnixHost, UnixHostOptions,
-    mariadb, mysql,
+    ADMIN, DomainController, DomainOptions, LabError, Login, MysqlOptions, MysqlServer, Openldap, OpenldapOptions,
+    Postgresql, PostgresqlOptions, Result, UnixHost, UnixHostOptions, mariadb, mysql,
 };
 
 use crate::{
@@ -44,8 +46,34 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             ));
             wait_for_ctrl_c()
         }
-        _ => Err(LabError::new("say which server: cargo xtask lab postgresql | mariadb | mysql | ssh")),
+        ["openldap"] => {
+            setup::ensure(&[Need::Openldap])?;
+            let server = step("start OpenLDAP", || Openldap::start(OpenldapOptions::default()))?;
+            let url = format!("ldaps://{}:{}", server.host(), server.port());
+            line(&directory(&url, server.admin(), &server.ca_path(), "dc=lab,dc=test"));
+            wait_for_ctrl_c()
+        }
+        ["samba"] => {
+            setup::ensure(&[Need::Samba])?;
+            let controller = step("start a domain controller", || DomainController::start(DomainOptions::default()))?;
+            let admin = Login { login: "administrator@lab.test", ..controller.admin() };
+            line(&directory(&format!("ldaps://{}", controller.host()), admin, &controller.ca_path(), "dc=lab,dc=test"));
+            wait_for_ctrl_c()
+        }
+        _ => Err(LabError::new(
+            "say which server: cargo xtask lab postgresql | mariadb | mysql | ssh | openldap | samba",
+        )),
     }
+}
+
+fn directory(url: &str, admin: Login, ca: &Path, base: &str) -> String {
+    format!(
+        "LDAPTLS_CACERT={} ldapsearch -x -H {url} -D '{}' -w {} -b {base}\nlog: {}\nCtrl-C ends it.",
+        ca.display(),
+        admin.login,
+        admin.password,
+        ca.with_file_name("server.log").display()
+    )
 }
 
 fn postgresql(server: &Postgresql) -> String {

@@ -29,6 +29,10 @@ pub(crate) enum Need {
     Openssl,
     /// sshd, dropbear, PAM's modules and sudo, for hosts with accounts.
     UnixHosts,
+    /// slapd and the clients that come with it.
+    Openldap,
+    /// Samba as a domain controller, and what provisions one.
+    Samba,
     /// The test runner.
     Nextest,
     /// MySQL 9 from Debian sid, unpacked into the lab's cache.
@@ -43,6 +47,8 @@ pub(crate) const ALL: &[Need] = &[
     Need::Python,
     Need::Openssl,
     Need::UnixHosts,
+    Need::Openldap,
+    Need::Samba,
     Need::Nextest,
     Need::Mysql,
 ];
@@ -104,6 +110,8 @@ impl Need {
             Self::Python => "Python 3",
             Self::Openssl => "openssl",
             Self::UnixHosts => "sshd, dropbear, sudo and PAM's modules",
+            Self::Openldap => "OpenLDAP, server and clients",
+            Self::Samba => "Samba's domain controller",
             Self::Nextest => "cargo-nextest",
             Self::Mysql => "MySQL 9 from Debian sid",
         }
@@ -121,6 +129,15 @@ impl Need {
                 ["sshd", "ssh", "sshpass", "dropbear", "sudo", "unshare", "setpriv"].into_iter().all(there)
                     && pam_module().is_file()
                     && Path::new("/usr/bin/python3").is_file()
+            }
+            Self::Openldap => {
+                ["slapd", "slapadd", "ldapmodify", "ldapsearch", "ldapwhoami"].into_iter().all(there)
+                    && process::User::for_server("openldap").is_ok()
+            }
+            Self::Samba => {
+                ["samba", "samba-tool", "ldapmodify", "unshare"].into_iter().all(there)
+                    // Without it provisioning ends half-way.
+                    && Path::new("/usr/share/samba/setup/provision.ldif").is_file()
             }
             Self::Nextest => there("cargo-nextest"),
             Self::Mysql => mysql::tree(mysql::LOCK).is_dir(),
@@ -145,6 +162,16 @@ impl Need {
                 "libpam-pwquality",
                 "libcrypt-dev",
                 "python3",
+            ],
+            Self::Openldap => &["slapd", "ldap-utils"],
+            Self::Samba => &[
+                "samba",
+                "samba-ad-dc",
+                "samba-ad-provision",
+                "samba-dsdb-modules",
+                "samba-vfs-modules",
+                "ldap-utils",
+                "util-linux",
             ],
             Self::Nextest | Self::Mysql => &[],
         }
