@@ -3,6 +3,7 @@
 //! `rotate.rs` tells one rotation from record to commit, `settle.rs` the same
 //! after a crash; everything else serves those two.
 
+mod budget;
 pub mod catalogue;
 pub mod child;
 pub mod cli;

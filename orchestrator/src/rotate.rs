@@ -8,6 +8,7 @@ use turnlock_protocol::operation::{
 };
 use turnlock_protocol::{Applied, Credential, Fault, Kind, Operation, Origin, Secret};
 
+use crate::budget;
 use crate::child::{Conversation, Threshold};
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, State};
@@ -97,11 +98,15 @@ async fn holding(
     for last in (0..ATTEMPTS).map(|attempt| attempt + 1 == ATTEMPTS) {
         plan.traits = traits.clone();
         let attempt = prepare(engine, &mut rotator, plan, &stored, &wanted.options, duplicates).await?;
+        let log_in =
+            budget::work(engine, &attempt.plan).map_err(|fault| Failure::from(fault).state(State::Unchanged))?;
         let mut gate = Gate::new(engine, lease, uid, &attempt, &title);
         engine.progress(&title, "staging");
         stage(engine, lease, uid, &stored, &attempt)?;
         engine.progress(&title, "changing");
         let known = apply(&mut rotator, &attempt, &mut gate).await;
+        // A rotator asks for the permit when it is logged in.
+        log_in.ended(if let Known::NoPermit(fault) = &known { Some(fault) } else { None });
         match settle::settle(engine, lease, uid, &attempt.id, known, &mut rotator).await? {
             Settled::Committed { verified, mut warnings } => {
                 let finish_open = finish_if_due(engine, lease, uid, &mut rotator, &mut warnings).await;
@@ -410,7 +415,8 @@ impl Threshold for HoldingTheLease<'_> {
     fn progress(&mut self, _step: &str) {}
 }
 
-async fn traits(rotator: &mut Conversation, plan: &Plan) -> Result<turnlock_protocol::Traits, Fault> {
+/// What the rotator says it is, for this very account.
+pub(crate) async fn traits(rotator: &mut Conversation, plan: &Plan) -> Result<turnlock_protocol::Traits, Fault> {
     let params = PlanParams { account: plan.account.clone(), admin: duplicate(&plan.admin) };
     let result: PlanResult =
         rotator.call(Operation::Plan, &params, plan.deadline_ms, &mut crate::child::ReadOnly).await?;

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use turnlock_protocol::operation::{ApplyParams, ApplyResult, Finished, RevertParams, Verdict, Verdicts, VerifyParams};
 use turnlock_protocol::{Applied, Credential, Fault, Kind, Operation, Overlap, VerifyBy};
 
+use crate::budget::{self, LogIn};
 use crate::child::{Conversation, ReadOnly, Threshold};
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, State};
@@ -235,9 +236,8 @@ async fn settle_known(
         match next_step(&facts) {
             Step::AskCandidate => {
                 engine.progress(title, "proving the new credential");
-                // A change that is known to have worked costs no failed log-in.
                 facts.candidate = match sure {
-                    Sure::Yes => verify(plan, candidate, rotator).await,
+                    Sure::Yes => prove(engine, plan, candidate, rotator).await,
                     _ => ask(engine, plan, candidate, rotator).await,
                 };
             }
@@ -413,21 +413,28 @@ async fn quiet(engine: &Engine, attempt: &Attempt, title: &str, speaking: &Proce
 
 /// Asks about a credential that may be refused: counted durably first.
 pub(crate) async fn ask(engine: &Engine, plan: &Plan, credential: &Credential, rotator: &mut Conversation) -> Heard {
-    const WINDOW_MS: u64 = 600_000;
-    const LIMIT: u32 = 60;
     if credential.is_empty() {
         return Heard::Refused;
     }
-    let (window, limit) =
-        if plan.traits.lockout_sensitive { (plan.traits.lockout_window_ms.max(1), 1) } else { (WINDOW_MS, LIMIT) };
-    if let Err(error) = durable(|| engine.vault.spend(&plan.identity, window, limit)) {
-        let kind = if matches!(error, VaultError::BudgetSpent { .. }) { Kind::LockedOut } else { Kind::Internal };
-        return Heard::CannotAsk(Box::new(Fault::new(kind, error.to_string())));
+    match budget::question(engine, plan) {
+        Ok(log_in) => heard(Some(log_in), verify(plan, credential, rotator).await),
+        Err(fault) => Heard::CannotAsk(Box::new(fault)),
     }
-    let heard = verify(plan, credential, rotator).await;
-    if heard == Heard::Accepted {
-        // A count that stays too high only makes us more careful.
-        let _ = durable(|| engine.vault.refund(&plan.identity));
+}
+
+/// Proves a credential that the target has taken.
+async fn prove(engine: &Engine, plan: &Plan, credential: &Credential, rotator: &mut Conversation) -> Heard {
+    match budget::proof(engine, plan) {
+        Ok(log_in) => heard(log_in, verify(plan, credential, rotator).await),
+        Err(fault) => Heard::CannotAsk(Box::new(fault)),
+    }
+}
+
+fn heard(log_in: Option<LogIn<'_>>, heard: Heard) -> Heard {
+    match (log_in, &heard) {
+        (Some(log_in), Heard::Accepted) => log_in.accepted(),
+        (Some(log_in), Heard::CannotAsk(fault)) => log_in.failed(fault),
+        _ => {}
     }
     heard
 }

@@ -76,8 +76,7 @@ pub trait Vault: Send + Sync {
     fn read_back(&self, uid: &Uid, attempt: &str) -> Result<Attempt, VaultError>;
 
     /// Renews the lease, checks the fence and notes the permit, in one
-    /// transaction, before the rotator is told to go. Spends one log-in of the
-    /// account's budget for the proof that follows.
+    /// transaction, before the rotator is told to go.
     fn permit(&self, lease: &Lease, uid: &Uid, attempt: &str, permit: &PermitGiven) -> Result<(), VaultError>;
 
     /// Puts a minted credential into its attempt.
@@ -132,8 +131,11 @@ pub trait Vault: Send + Sync {
     /// [`VaultError::BudgetSpent`] when `limit` were spent within the window.
     fn spend(&self, identity: &Identity, window_ms: u64, limit: u32) -> Result<(), VaultError>;
 
-    /// The log-ins spent were accepted, or ended a count on the target.
+    /// The latest log-in that was counted cost nothing.
     fn refund(&self, identity: &Identity) -> Result<(), VaultError>;
+
+    /// The target let the account in: its own count begins anew.
+    fn forgive(&self, identity: &Identity) -> Result<(), VaultError>;
 
     /// Everything open, parked or overdue.
     fn open_items(&self) -> Result<Vec<OpenItem>, VaultError>;

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Kind {
     /// The request cannot be understood or contradicts itself: correct it.
     InvalidInput,
-    /// The target could not be reached: try again later.
+    /// The target could not be reached, and before the permit: no log-in was
+    /// tried. Try again later.
     Unreachable,
     /// The target could not prove who it is, or offers no acceptable TLS.
     Tls,
@@ -30,7 +31,7 @@ pub enum Kind {
     NotFound,
     /// Somebody else changed the same thing meanwhile.
     Conflict,
-    /// The deadline passed.
+    /// The deadline passed, or an answer that decides was lost.
     Timeout,
     /// The host withdrew its request or its permit.
     Cancelled,

@@ -6,11 +6,12 @@ use turnlock_protocol::Operation;
 use turnlock_protocol::operation::{CheckParams, Findings, MayRotate, Severity};
 
 use super::Context;
+use crate::budget;
 use crate::child::ReadOnly;
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, exit};
 use crate::resolve::Options;
-use crate::rotate::duplicate;
+use crate::rotate::{duplicate, traits};
 use crate::vault::Summary;
 
 #[derive(Debug, Args)]
@@ -63,7 +64,10 @@ async fn one(engine: &Engine, record: &Summary, name: Option<&str>) -> Result<(V
     let mut rotator = engine.rotators.begin(&plan.plugin).await?;
     let params =
         CheckParams { account: plan.account.clone(), current: plan.current.duplicate(), admin: duplicate(&plan.admin) };
+    plan.traits = traits(&mut rotator, &plan).await?;
+    let log_in = budget::work(engine, &plan)?;
     let findings = rotator.call(Operation::Check, &params, plan.deadline_ms, &mut ReadOnly).await;
+    log_in.ended(findings.as_ref().err());
     rotator.end().await;
     Ok((plan.remarks, findings?))
 }

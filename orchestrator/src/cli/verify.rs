@@ -8,7 +8,9 @@ use super::Context;
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, State, exit};
 use crate::lease;
+use crate::plan::Plan;
 use crate::resolve::Options;
+use crate::rotate::traits;
 use crate::settle::{self, Heard};
 use crate::vault::Summary;
 
@@ -64,12 +66,12 @@ enum Proven {
 }
 
 async fn one(engine: &Engine, record: &Summary, try_history: bool) -> Result<Proven, Failure> {
-    let (stored, plan) = engine.plan_of(&record.uid, &Options::default())?;
+    let (stored, mut plan) = engine.plan_of(&record.uid, &Options::default())?;
     if plan.traits.verify == VerifyBy::None {
         return Ok(Proven::CannotBeAsked);
     }
     let lease = lease::take(engine, vec![record.uid.clone()], Some(&plan), &record.title).await?;
-    let outcome = holding(engine, &lease, record, &plan, !stored.stage.is_empty(), try_history).await;
+    let outcome = holding(engine, &lease, record, &mut plan, !stored.stage.is_empty(), try_history).await;
     // A lease that cannot be given back runs out or is taken from the dead.
     let _ = durable(|| engine.vault.release(&lease));
     outcome
@@ -79,7 +81,7 @@ async fn holding(
     engine: &Engine,
     lease: &crate::vault::Lease,
     record: &Summary,
-    plan: &crate::plan::Plan,
+    plan: &mut Plan,
     open: bool,
     try_history: bool,
 ) -> Result<Proven, Failure> {
@@ -89,6 +91,7 @@ async fn holding(
             .hint(format!("turnlock recover {}", record.uid)));
     }
     let mut rotator = engine.rotators.begin(&plan.plugin).await?;
+    plan.traits = traits(&mut rotator, plan).await?;
     let mut found = None;
     let mut heard = settle::ask(engine, plan, &plan.current, &mut rotator).await;
     if heard == Heard::Refused {

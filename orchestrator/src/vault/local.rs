@@ -530,9 +530,6 @@ impl Vault for LocalVault {
             let mut open = held.open;
             open.permit = Some(permit);
             txn.view.put_attempt(held.record, held.id, &open)?;
-            let mut budget = txn.view.budget(&open.plan.identity)?;
-            budget.spent.push(txn.now);
-            txn.view.put_budget(&budget)?;
             Ok(("permitted", None))
         })
     }
@@ -799,6 +796,16 @@ impl Vault for LocalVault {
     }
 
     fn refund(&self, identity: &Identity) -> Result<(), VaultError> {
+        let identity = identity.clone();
+        self.write(After::Nothing, move |txn| {
+            let mut budget = txn.view.budget(&identity)?;
+            budget.spent.sort_unstable();
+            budget.spent.pop();
+            txn.view.put_budget(&budget)
+        })
+    }
+
+    fn forgive(&self, identity: &Identity) -> Result<(), VaultError> {
         let identity = identity.clone();
         self.write(After::Nothing, move |txn| txn.view.forget_budget(&identity))
     }

@@ -623,6 +623,9 @@ fn the_budget_counts_within_its_window_and_outlives_the_process() {
     assert!((50..=60).contains(&left), "{left}");
     vault.spend(&identity(2), 60_000, 3).unwrap();
     vault.refund(&identity(1)).unwrap();
+    vault.spend(&identity(1), 60_000, 3).unwrap();
+    assert!(vault.spend(&identity(1), 60_000, 3).is_err());
+    vault.forgive(&identity(1)).unwrap();
     vault.spend(&identity(1), 60_000, 1).unwrap();
     assert!(vault.spend(&identity(1), 60_000, 1).is_err());
     let start = Instant::now();
