@@ -44,14 +44,17 @@ impl Fields {
 impl World {
     /// A new home with an empty vault.
     pub(crate) fn new() -> Self {
-        let world = Self::without_vault();
-        world.ok(&["vault", "init"]);
-        world
+        Self::at(Turnlock::new().unwrap())
     }
 
     /// A new home with an empty vault, whose programs run in a host's box.
     pub(crate) fn within(host: &lab::UnixHost, login: Option<&str>) -> Self {
-        let world = Self { turnlock: Turnlock::within(host, login).unwrap() };
+        Self::at(Turnlock::within(host, login).unwrap())
+    }
+
+    /// An empty vault in this home.
+    pub(crate) fn at(turnlock: Turnlock) -> Self {
+        let world = Self { turnlock };
         world.ok(&["vault", "init"]);
         world
     }

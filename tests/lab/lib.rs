@@ -18,6 +18,7 @@
 //! had written but not synced.
 
 pub mod ca;
+mod dns;
 mod error;
 pub mod interposer;
 mod ldif;
@@ -37,6 +38,7 @@ mod turnlock;
 mod unix_host;
 
 pub use ca::Authority;
+pub use dns::NameServer;
 pub use error::{LabError, Result};
 pub use mysql_family::{AccountOptions, Flavor, MysqlOptions, MysqlServer};
 pub use openldap::{Openldap, OpenldapOptions};

@@ -8,8 +8,7 @@
 use std::{
     collections::HashSet,
     fs,
-    hash::{BuildHasher, RandomState},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -114,7 +113,7 @@ impl DomainController {
         let recipe = format!("{CONF}{PROVISION:?}");
         let template = template::prepare("samba", &samba, &recipe, None, provision)?;
 
-        let address = free_address()?;
+        let address = server::free_address(LDAPS)?;
         let own = [address.to_string(), "dc1.lab.test".to_owned()];
         let names: Vec<&str> = options.names.iter().chain(&own).map(String::as_str).collect();
         let site = Site::new("samba", None, &Authority::new()?, &names)?;
@@ -359,18 +358,6 @@ fn quoted(password: &str) -> Vec<u8> {
 fn descendants(id: u32) -> Vec<u32> {
     let below = process::children(id).into_iter().flat_map(descendants);
     std::iter::once(id).chain(below).collect()
-}
-
-/// An address on loopback that nobody speaks LDAP at.
-fn free_address() -> Result<Ipv4Addr> {
-    let seed = RandomState::new().hash_one(());
-    (0..1000u64)
-        .map(|step| {
-            let [.., low, middle, high] = (seed.wrapping_add(step)).to_be_bytes();
-            Ipv4Addr::new(127, 64 + high % 64, middle, low.clamp(1, 254))
-        })
-        .find(|address| TcpListener::bind((*address, LDAPS)).is_ok())
-        .ok_or_else(|| LabError::new("no address of loopback has its port 636 free"))
 }
 
 /// Makes the domain: its database and its administrator.

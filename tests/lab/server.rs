@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    hash::{BuildHasher, RandomState},
+    net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -116,4 +118,17 @@ pub(crate) fn start_on<R: Recipe>(recipe: &R, site: &Site, port: u16) -> Result<
         Ok(Err(status)) => Err(LabError::new(format!("a server ended with status {status}:\n{}", new_lines()))),
         Err(error) => Err(LabError::new(format!("{error}; its log:\n{}", new_lines()))),
     }
+}
+
+/// An address on loopback where nobody listens at this port, for servers that
+/// cannot choose theirs.
+pub(crate) fn free_address(port: u16) -> Result<Ipv4Addr> {
+    let seed = RandomState::new().hash_one(());
+    (0..1000u64)
+        .map(|step| {
+            let [.., low, middle, high] = seed.wrapping_add(step).to_be_bytes();
+            Ipv4Addr::new(127, 64 + high % 64, middle, low.clamp(1, 254))
+        })
+        .find(|address| TcpListener::bind((*address, port)).is_ok())
+        .ok_or_else(|| LabError::new(format!("no address of loopback has its port {port} free")))
 }

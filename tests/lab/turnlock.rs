@@ -55,11 +55,16 @@ impl Turnlock {
         Ok(Self { home, prefix: Vec::new() })
     }
 
+    /// A home whose programs are started by another one, which gets them as its last arguments.
+    pub(crate) fn behind(prefix: Vec<OsString>) -> Result<Self> {
+        Ok(Self { prefix, ..Self::new()? })
+    }
+
     /// A home whose programs run in a host's box, as root or as one of its accounts.
     pub fn within(host: &UnixHost, login: Option<&str>) -> Result<Self> {
-        let mut turnlock = Self::new()?;
         let enter = host.inside(Path::new("env"), login)?;
-        turnlock.prefix = std::iter::once(enter.get_program()).chain(enter.get_args()).map(OsString::from).collect();
+        let turnlock =
+            Self::behind(std::iter::once(enter.get_program()).chain(enter.get_args()).map(OsString::from).collect())?;
         if let Some(login) = login {
             let (user, group) = host.ids(login)?;
             let mut chown = clean_command("chown");

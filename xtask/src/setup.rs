@@ -111,7 +111,7 @@ impl Need {
             Self::Openssl => "openssl",
             Self::UnixHosts => "sshd, dropbear, sudo and PAM's modules",
             Self::Openldap => "OpenLDAP, server and clients",
-            Self::Samba => "Samba's domain controller",
+            Self::Samba => "Samba's domain controller and a name server",
             Self::Nextest => "cargo-nextest",
             Self::Mysql => "MySQL 9 from Debian sid",
         }
@@ -135,7 +135,7 @@ impl Need {
                     && process::User::for_server("openldap").is_ok()
             }
             Self::Samba => {
-                ["samba", "samba-tool", "ldapmodify", "unshare"].into_iter().all(there)
+                ["samba", "samba-tool", "ldapmodify", "unshare", "dnsmasq"].into_iter().all(there)
                     // Without it provisioning ends half-way.
                     && Path::new("/usr/share/samba/setup/provision.ldif").is_file()
             }
@@ -172,6 +172,7 @@ impl Need {
                 "samba-vfs-modules",
                 "ldap-utils",
                 "util-linux",
+                "dnsmasq-base",
             ],
             Self::Nextest | Self::Mysql => &[],
         }
