@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 
 use lab::interposer::{Interposer, Kill, MessageDirection, Victim, When};
 use lab::shim::{self, Cut, Shim};
-use lab::{MysqlServer, Output, Postgresql, RemoteLogin, Turnlock, UnixHost, UnixHostOptions, process};
+use lab::{
+    DomainController, DomainOptions, MysqlServer, Output, Postgresql, RemoteLogin, Turnlock, UnixHost, UnixHostOptions,
+    process,
+};
 use serde_json::Value;
 
 /// The password every round begins with.
@@ -479,6 +482,39 @@ impl Target for Mysql {
 
 const BOTH: &[When] = &[When::Before, When::After];
 
+struct Directory(DomainController);
+
+impl Directory {
+    /// A domain that locks an account at the third wrong password.
+    fn start() -> Self {
+        let policy = vec![("lockoutThreshold", "3"), ("minPwdAge", "0")];
+        let controller = DomainController::start(DomainOptions { policy, ..DomainOptions::default() }).unwrap();
+        controller.create(LOGIN, BEGIN).unwrap();
+        Self(controller)
+    }
+}
+
+impl Target for Directory {
+    fn plugin(&self) -> &'static str {
+        "adpasswd"
+    }
+    fn fields(&self) -> Vec<String> {
+        let url = format!("ldaps://{}", self.0.host());
+        let ca = format!("turnlock:ca={}", self.0.ca_path().display());
+        ["--login", LOGIN, "--url", &url, "--set", &ca].map(str::to_owned).to_vec()
+    }
+    fn reset(&self) {
+        self.0.set_password(LOGIN, BEGIN).unwrap();
+        self.0.modify(&self.0.dn(LOGIN), "lockoutTime", &["0"]).unwrap();
+    }
+    fn accepts(&self, password: &str) -> bool {
+        // An account that Turnlock has locked is an error, and so a failure.
+        let accepted = self.0.accepts(LOGIN, password).unwrap();
+        self.0.modify(&self.0.dn(LOGIN), "lockoutTime", &["0"]).unwrap();
+        accepted
+    }
+}
+
 #[test]
 fn noop_killed_at_every_durable_operation() {
     every_durable_operation(&Noop, Story::Succeeds);
@@ -552,6 +588,21 @@ fn sshkey_killed_at_every_message() {
 #[test]
 fn sshkey_killed_at_every_durable_operation() {
     every_durable_operation(&SshKey::start(), Story::Succeeds);
+}
+
+#[test]
+fn active_directory_killed_at_every_message() {
+    every_message(&Directory::start(), Story::Succeeds, &[When::Before, When::After]);
+}
+
+#[test]
+fn active_directory_with_a_wrong_password_killed_at_every_message() {
+    every_message(&Directory::start(), Story::WrongCurrent, &[When::Before, When::After]);
+}
+
+#[test]
+fn active_directory_killed_at_every_durable_operation() {
+    every_durable_operation(&Directory::start(), Story::Succeeds);
 }
 
 #[test]

@@ -70,18 +70,22 @@ pub(crate) enum Work<'a> {
 }
 
 impl Work<'_> {
-    /// Ends with what the rotator said, nothing where the log-in was behind it.
-    pub(crate) fn ended(self, fault: Option<&Fault>) {
-        let refused = fault.is_some_and(|fault| fault.kind == Kind::Authentication);
+    /// It went well.
+    pub(crate) fn accepted(self) {
+        if let Self::Own(log_in) = self {
+            log_in.accepted();
+        }
+    }
+
+    /// It did not, or nobody knows.
+    pub(crate) fn failed(self, fault: &Fault) {
         match self {
-            Self::NotCounted => {}
-            Self::Own(log_in) => match fault {
-                Some(fault) => log_in.failed(fault),
-                None => log_in.cost_nothing(),
-            },
+            Self::Own(log_in) => log_in.failed(fault),
             // A count that cannot be written has been told to the target already.
-            Self::OfAnAdmin { engine, who, window } if refused => drop(spend(engine, who, window, u32::MAX)),
-            Self::OfAnAdmin { .. } => {}
+            Self::OfAnAdmin { engine, who, window } if fault.kind == Kind::Authentication => {
+                drop(spend(engine, who, window, u32::MAX));
+            }
+            Self::OfAnAdmin { .. } | Self::NotCounted => {}
         }
     }
 }
@@ -93,8 +97,8 @@ impl LogIn<'_> {
         drop(durable(|| self.engine.vault.forgive(&self.who)));
     }
 
-    /// Nothing was told to the target, or it was right.
-    pub(crate) fn cost_nothing(self) {
+    /// Nothing was told to the target.
+    fn cost_nothing(self) {
         drop(durable(|| self.engine.vault.refund(&self.who)));
     }
 

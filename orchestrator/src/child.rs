@@ -43,6 +43,8 @@ pub struct Conversation {
     process: Process,
     plugin: String,
     asked: u64,
+    /// Nothing more is heard in it.
+    over: bool,
 }
 
 /// What the host does when a rotator asks something in the middle of an
@@ -108,6 +110,7 @@ impl Conversation {
             process: Process::of(pid),
             plugin: rotator.plugin.clone(),
             asked: 0,
+            over: false,
         };
         let hello = timeout_at(Instant::now() + Duration::from_millis(HELLO_WITHIN_MS), conversation.hello())
             .await
@@ -182,10 +185,16 @@ impl Conversation {
         match failure {
             Ok(fault) => Err(fault),
             Err(Broken(fault)) => {
+                self.over = true;
                 self.kill();
                 Err(broken(self.with_last_words(fault).await))
             }
         }
+    }
+
+    /// Whether the rotator fell silent, spoke garbage or died.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Ends the conversation: closes its input, waits, then kills the group.

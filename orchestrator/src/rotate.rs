@@ -105,8 +105,15 @@ async fn holding(
         stage(engine, lease, uid, &stored, &attempt)?;
         engine.progress(&title, "changing");
         let known = apply(&mut rotator, &attempt, &mut gate).await;
-        // A rotator asks for the permit when it is logged in.
-        log_in.ended(if let Known::NoPermit(fault) = &known { Some(fault) } else { None });
+        // With the permit it was given back: a rotator asks for that when it is logged in.
+        if let Known::NoPermit(fault) = &known {
+            log_in.failed(fault);
+        }
+        if rotator.is_over()
+            && let Ok(another) = engine.rotators.begin(&attempt.plan.plugin).await
+        {
+            rotator = another;
+        }
         match settle::settle(engine, lease, uid, &attempt.id, known, &mut rotator).await? {
             Settled::Committed { verified, mut warnings } => {
                 let finish_open = finish_if_due(engine, lease, uid, &mut rotator, &mut warnings).await;

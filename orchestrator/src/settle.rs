@@ -84,8 +84,9 @@ pub struct Facts {
     pub can_reset: bool,
     /// How credentials of this account are proven.
     pub verify: VerifyBy,
-    /// Whether failed log-ins can lock the account.
-    pub lockout_sensitive: bool,
+    /// Whether the current credential is the likelier one, and a refusal of
+    /// the other would count towards a lock-out: a permit was never noted.
+    pub current_first: bool,
     /// Whether lagging hosts were given the candidate once more.
     pub applied_again: bool,
     /// Whether old and new can both be valid, so that the new one can be
@@ -148,6 +149,9 @@ pub fn next_step(facts: &Facts) -> Step {
         (Sure::No, _, _) => Step::Abandon,
         (Sure::Yes, _, _) if facts.verify == VerifyBy::None => Step::Commit { verified: false },
         (Sure::Unknown, _, _) if facts.verify == VerifyBy::None => Step::ApplyAgain,
+        (Sure::Unknown, NotAsked, NotAsked) if facts.current_first => Step::AskCurrent,
+        (Sure::Unknown, NotAsked, Accepted) if facts.current_first => Step::Abandon,
+        (Sure::Unknown, NotAsked, LockedOut | CannotAsk(_)) if facts.current_first => Step::Leave,
         (_, NotAsked, _) => Step::AskCandidate,
         (_, Accepted, _) => Step::Commit { verified: true },
         (_, LockedOut | CannotAsk(_), _) => Step::Leave,
@@ -224,11 +228,11 @@ async fn settle_known(
         abandoned: Heard::NotAsked,
         can_reset: plan.admin.is_some() && plan.traits.admin_reset && attempt.permit.is_some(),
         verify: plan.traits.verify,
-        lockout_sensitive: plan.traits.lockout_sensitive,
+        current_first: plan.traits.lockout_sensitive && attempt.permit.is_none(),
         applied_again: false,
         overlap: plan.traits.overlap == Overlap::Both,
     };
-    if sure == Sure::Unknown && facts.lockout_sensitive {
+    if sure == Sure::Unknown && plan.traits.lockout_sensitive {
         tokio::time::sleep(Duration::from_millis(plan.traits.settle_ms)).await;
     }
     let mut adopt = None;
@@ -723,7 +727,7 @@ mod tests {
             abandoned: Heard::NotAsked,
             can_reset: false,
             verify: VerifyBy::Login,
-            lockout_sensitive: false,
+            current_first: false,
             applied_again: false,
             overlap: false,
         }
@@ -741,6 +745,11 @@ mod tests {
         assert_eq!(next_step(&facts(Sure::NoPermit)), Step::Erase);
         assert_eq!(next_step(&facts(Sure::No)), Step::Abandon);
         assert_eq!(next_step(&facts(Sure::Yes)), Step::AskCandidate);
+        let first = |current| Facts { current, current_first: true, ..facts(Sure::Unknown) };
+        assert_eq!(next_step(&first(Heard::NotAsked)), Step::AskCurrent);
+        assert_eq!(next_step(&first(Accepted)), Step::Abandon);
+        assert_eq!(next_step(&first(Refused)), Step::AskCandidate);
+        assert_eq!(next_step(&first(LockedOut)), Step::Leave);
         for known in [Sure::Yes, Sure::Unknown] {
             assert_eq!(next_step(&asked(known, Accepted, Heard::NotAsked)), Step::Commit { verified: true });
             assert_eq!(next_step(&asked(known, cannot(), Heard::NotAsked)), Step::Leave);

@@ -76,7 +76,9 @@ pub trait Vault: Send + Sync {
     fn read_back(&self, uid: &Uid, attempt: &str) -> Result<Attempt, VaultError>;
 
     /// Renews the lease, checks the fence and notes the permit, in one
-    /// transaction, before the rotator is told to go.
+    /// transaction, before the rotator is told to go. The log-in that is behind
+    /// it was accepted: where it was the account's own and counted, it is given
+    /// back.
     fn permit(&self, lease: &Lease, uid: &Uid, attempt: &str, permit: &PermitGiven) -> Result<(), VaultError>;
 
     /// Puts a minted credential into its attempt.

@@ -67,7 +67,10 @@ async fn one(engine: &Engine, record: &Summary, name: Option<&str>) -> Result<(V
     plan.traits = traits(&mut rotator, &plan).await?;
     let log_in = budget::work(engine, &plan)?;
     let findings = rotator.call(Operation::Check, &params, plan.deadline_ms, &mut ReadOnly).await;
-    log_in.ended(findings.as_ref().err());
+    match &findings {
+        Ok(_) => log_in.accepted(),
+        Err(fault) => log_in.failed(fault),
+    }
     rotator.end().await;
     Ok((plan.remarks, findings?))
 }

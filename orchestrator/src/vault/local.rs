@@ -530,6 +530,9 @@ impl Vault for LocalVault {
             let mut open = held.open;
             open.permit = Some(permit);
             txn.view.put_attempt(held.record, held.id, &open)?;
+            if open.plan.traits.lockout_sensitive && open.plan.admin.is_none() {
+                txn.view.refund(&open.plan.identity)?;
+            }
             Ok(("permitted", None))
         })
     }
@@ -797,12 +800,7 @@ impl Vault for LocalVault {
 
     fn refund(&self, identity: &Identity) -> Result<(), VaultError> {
         let identity = identity.clone();
-        self.write(After::Nothing, move |txn| {
-            let mut budget = txn.view.budget(&identity)?;
-            budget.spent.sort_unstable();
-            budget.spent.pop();
-            txn.view.put_budget(&budget)
-        })
+        self.write(After::Nothing, move |txn| txn.view.refund(&identity))
     }
 
     fn forgive(&self, identity: &Identity) -> Result<(), VaultError> {

@@ -735,6 +735,13 @@ impl View<'_> {
         Ok(())
     }
 
+    pub(super) fn refund(&self, identity: &Identity) -> Result<(), Broken> {
+        let mut budget = self.budget(identity)?;
+        budget.spent.sort_unstable();
+        budget.spent.pop();
+        self.put_budget(&budget)
+    }
+
     pub(super) fn forget_budget(&self, identity: &Identity) -> Result<(), Broken> {
         self.connection
             .prepare_cached("DELETE FROM budgets WHERE account = ?")?
