@@ -298,21 +298,27 @@ fn a_login_selects_itself_or_nobody() {
 }
 
 #[test]
-fn a_null_in_a_login_is_refused_before_anybody_is_asked() {
+fn no_login_and_no_proof_without_a_name_and_a_password() {
     let domain = Domain::<1800>::of(&[]);
     domain.create("app");
-    let asked = domain.controller.log().len();
+    let server = Openldap::start(OpenldapOptions::default()).unwrap();
+    server.create("app", OLD).unwrap();
+    let asked = (domain.controller.log().len(), Openldap::failed_logins(&server));
     let world = World::new();
-    world.add("App", &domain.fields("app"), OLD);
-    let request = json!({
-        "account": {"host": "127.0.0.1", "port": domain.door.port(), "login": "app\u{0}x", "ca": domain.ca()},
-        "credential": {"password": OLD},
-    });
-    let mut rotator = world.turnlock.program("turnlock-adpasswd", &["verify"]).unwrap();
-    let output = lab::process::run(&mut rotator, request.to_string().as_bytes()).unwrap();
-    assert_ne!(output.status, 0, "{}", output.stdout);
-    assert!(output.stdout.contains("invalid_input"), "{}{}", output.stdout, output.stderr);
-    assert_eq!(domain.controller.log().len(), asked);
+    for (port, ca) in [(domain.door.port(), domain.ca()), (Openldap::port(&server), Openldap::ca_path(&server))] {
+        // LDAP takes an empty password for a log-in of nobody, which succeeds.
+        for (login, password) in [("app\u{0}x", OLD), ("", OLD), ("app", "")] {
+            let request = json!({
+                "account": {"host": "127.0.0.1", "port": port, "login": login, "ca": ca},
+                "credential": {"password": password},
+            });
+            let mut rotator = world.turnlock.program("turnlock-adpasswd", &["verify"]).unwrap();
+            let output = lab::process::run(&mut rotator, request.to_string().as_bytes()).unwrap();
+            assert_ne!(output.status, 0, "{}", output.stdout);
+            assert!(output.stdout.contains("invalid_input"), "{login:?} {}{}", output.stdout, output.stderr);
+        }
+    }
+    assert_eq!((domain.controller.log().len(), Openldap::failed_logins(&server)), asked);
 }
 
 /// A rule's refusal names the rule, and nothing has changed.

@@ -62,7 +62,7 @@ fn each_is_refused(world: &World, cases: &[Case<'_>]) {
 }
 
 /// Every rotator of this workspace.
-const PLUGINS: [&str; 6] = ["noop", "postgresql", "mysql", "ssh", "sshkey", "unixpasswd"];
+const PLUGINS: [&str; 7] = ["noop", "postgresql", "mysql", "adpasswd", "ssh", "sshkey", "unixpasswd"];
 
 #[test]
 fn every_wrong_argument_is_refused_and_changes_nothing() {
@@ -453,6 +453,10 @@ fn an_edit_before_the_stage_is_kept_and_the_rotation_gives_way() {
     world.nothing_is_open();
 }
 
+/// What it says of a target that nobody can ask.
+const DOWN: &str =
+    r#"{"jsonrpc":"2.0","id":@,"error":{"code":-32000,"message":"down","data":{"kind":"unreachable","applied":"no"}}}"#;
+
 #[test]
 fn every_exit_status_is_the_documented_one() {
     let strange = Strange::new();
@@ -473,12 +477,15 @@ fn every_exit_status_is_the_documented_one() {
     statuses(3, &["rotate", "-m", "odd", "--force"]);
     strange.be_honest();
     strange.says("permit", "nonsense");
+    // Another process of it asks at once.
+    statuses(0, &["rotate", "Odd"]);
+    strange.says("verify", DOWN);
     statuses(5, &["rotate", "-m", "odd|door", "--force", "--jobs", "2"]);
     assert_eq!(statuses(3, &["status"])[0]["state"], "open");
     strange.be_honest();
     statuses(0, &["recover"]);
     // Live, and nobody can be asked for a proof.
-    strange.says("verify", r#"{"jsonrpc":"2.0","id":@,"error":{"code":-32000,"message":"down","data":{"kind":"unreachable","applied":"no"}}}"#);
+    strange.says("verify", DOWN);
     let live = statuses(4, &["rotate", "Odd"]);
     assert_eq!(live[0]["state"], "live", "{live:?}");
     assert!(live[0]["hint"].as_str().unwrap().contains("turnlock recover"), "{live:?}");
@@ -597,9 +604,11 @@ fn whatever_a_rotator_says_it_is_believed_no_further_than_the_protocol_goes() {
     for (what, line) in garbage {
         strange.be_honest();
         strange.says("permit", line);
+        strange.says("verify", DOWN);
         expect(format!("behind the permit: {what}"), 5, "unknown", &["rotate", "Odd"]);
         let old = world.password("Odd");
         let candidate = world.staged("Odd").remove(0);
+        strange.be_honest();
         assert_eq!(world.json(&["recover"])[0]["outcome"], "committed", "{what}");
         assert_eq!(world.password("Odd"), candidate, "{what}");
         assert_eq!(world.past("Odd", "previous")[0], old, "{what}");
