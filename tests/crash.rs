@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use lab::interposer::{Interposer, Kill, MessageDirection, Victim, When};
 use lab::shim::{self, Cut, Shim};
 use lab::{
-    DomainController, DomainOptions, MysqlServer, Output, Postgresql, RemoteLogin, Turnlock, UnixHost, UnixHostOptions,
-    process,
+    DomainController, DomainOptions, MysqlServer, Output, Postgresql, RemoteLogin, SqlServer, SqlServerOptions,
+    Turnlock, UnixHost, UnixHostOptions, process,
 };
 use serde_json::Value;
 
@@ -515,6 +515,38 @@ impl Target for Directory {
     }
 }
 
+struct Mssql(SqlServer);
+
+impl Mssql {
+    /// A server that locks a login at the third wrong password.
+    fn start() -> Self {
+        let server = SqlServer::start(SqlServerOptions::default()).unwrap();
+        server.set_policy(serde_json::json!({"threshold": 3})).unwrap();
+        server.create(LOGIN, BEGIN).unwrap();
+        Self(server)
+    }
+}
+
+impl Target for Mssql {
+    fn plugin(&self) -> &'static str {
+        "mssql"
+    }
+    fn fields(&self) -> Vec<String> {
+        let url = format!("mssql://{}:{}", self.0.host(), self.0.port());
+        let ca = format!("turnlock:ca={}", self.0.ca_path().display());
+        ["--login", LOGIN, "--url", &url, "--set", &ca].map(str::to_owned).to_vec()
+    }
+    fn reset(&self) {
+        self.0.set(LOGIN, serde_json::json!({"password": BEGIN, "failures": 0})).unwrap();
+    }
+    fn accepts(&self, password: &str) -> bool {
+        // A login that Turnlock has locked is an error, and so a failure.
+        let accepted = self.0.accepts(LOGIN, password).unwrap();
+        self.0.set(LOGIN, serde_json::json!({"failures": 0, "locked": false})).unwrap();
+        accepted
+    }
+}
+
 #[test]
 fn noop_killed_at_every_durable_operation() {
     every_durable_operation(&Noop, Story::Succeeds);
@@ -603,6 +635,16 @@ fn active_directory_with_a_wrong_password_killed_at_every_message() {
 #[test]
 fn active_directory_killed_at_every_durable_operation() {
     every_durable_operation(&Directory::start(), Story::Succeeds);
+}
+
+#[test]
+fn mssql_killed_at_every_message() {
+    every_message(&Mssql::start(), Story::Succeeds, &[When::Before, When::After]);
+}
+
+#[test]
+fn mssql_with_a_wrong_password_killed_at_every_message() {
+    every_message(&Mssql::start(), Story::WrongCurrent, &[When::Before, When::After]);
 }
 
 #[test]

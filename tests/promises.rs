@@ -29,6 +29,8 @@ pub(crate) trait Target: Sized {
     const COST_OF_A_WRONG_SECRET: usize = 2;
     /// Whether `check` can tell what an admin may do.
     const TELLS_RIGHTS: bool = true;
+    /// After how many bytes of its answers a rotation is held and looked at.
+    const HELD_AFTER: [u64; 3] = [0, 600, 1100];
     /// What a log-in is refused with where the server is not the one that was meant.
     const STRANGER: &'static str = "tls";
     /// Logins that its own quoting has to survive.
@@ -669,7 +671,7 @@ pub(crate) fn a_held_rotation_shows_no_secret<T: Target>(target: T) {
     let proxy = target.proxy();
     world.add("App", &target.fields_at("app", proxy.port()), CANARY_OLD);
     let baseline = target.log().len();
-    for after in [0, 600, 1100] {
+    for after in T::HELD_AFTER {
         proxy.set(Fault::BlackHole { direction: Direction::ToClient, after }).unwrap();
         let arguments = ["rotate", "App", "--timeout", "2", "--password", "-", "-o", "json"];
         let connections = proxy.connections();

@@ -11,7 +11,7 @@ use crate::{
     Flavor, LabError, MysqlOptions, MysqlServer, Result,
     mysql_family::{Sql, initialize},
     process::{self, User},
-    template,
+    python, template,
 };
 
 /// Names, versions and hashes of the packages, one a line: `name version sha256`.
@@ -22,17 +22,7 @@ pub const LOCK: &str = include_str!("mysql-sid.lock");
 pub fn tree(lock: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     lock.hash(&mut hasher);
-    cache().join("mysql").join(format!("{:016x}", hasher.finish()))
-}
-
-/// Where the lab keeps what it downloaded. Root's servers run as the user
-/// `mysql`, who cannot enter root's home, so root's cache is the system's.
-fn cache() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/var/cache/turnlock-lab");
-    }
-    let home = || PathBuf::from(process::environment("HOME").unwrap_or_else(|| "/".to_owned())).join(".cache");
-    process::environment("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("turnlock-lab")
+    python::cache().join("mysql").join(format!("{:016x}", hasher.finish()))
 }
 
 fn base(root: &Path) -> String {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{LabError, Postgresql, Result, mysql, process};
+use lab::{LabError, Postgresql, Result, mysql, process, python};
 
 use crate::{
     root,
@@ -23,8 +23,10 @@ pub(crate) enum Need {
     Mariadb,
     /// A C compiler, for the power-cut shim and bundled SQLite.
     Compiler,
-    /// Python with its standard library, for toy rotators and writers in tests.
+    /// Python with its standard library, for toy rotators and stand-ins in tests.
     Python,
+    /// Other people's clients in Python, by which stand-ins are checked.
+    PythonClients,
     /// The openssl program, for tests of certificates.
     Openssl,
     /// sshd, dropbear, PAM's modules and sudo, for hosts with accounts.
@@ -45,6 +47,7 @@ pub(crate) const ALL: &[Need] = &[
     Need::Mariadb,
     Need::Compiler,
     Need::Python,
+    Need::PythonClients,
     Need::Openssl,
     Need::UnixHosts,
     Need::Openldap,
@@ -85,6 +88,9 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     if missing.contains(&Need::Mysql) {
         step("download and unpack MySQL 9 (60 MB)", || unpack_mysql(mysql::LOCK))?;
     }
+    if missing.contains(&Need::PythonClients) {
+        step("install clients in Python", install_python_clients)?;
+    }
     match missing.into_iter().find(|need| !need.is_met()) {
         None => Ok(()),
         Some(need) => Err(LabError::new(format!("{} was installed, and still cannot be found", need.name()))),
@@ -108,6 +114,7 @@ impl Need {
             Self::Mariadb => "MariaDB, server and client",
             Self::Compiler => "a C compiler",
             Self::Python => "Python 3",
+            Self::PythonClients => "clients in Python",
             Self::Openssl => "openssl",
             Self::UnixHosts => "sshd, dropbear, sudo and PAM's modules",
             Self::Openldap => "OpenLDAP, server and clients",
@@ -124,6 +131,7 @@ impl Need {
             Self::Mariadb => there("mariadbd") && there("mariadb") && there("mariadb-install-db"),
             Self::Compiler => there("cc"),
             Self::Python => there("python3"),
+            Self::PythonClients => python::environment().is_dir(),
             Self::Openssl => there("openssl"),
             Self::UnixHosts => {
                 ["sshd", "ssh", "sshpass", "dropbear", "sudo", "unshare", "setpriv"].into_iter().all(there)
@@ -150,6 +158,7 @@ impl Need {
             Self::Mariadb => &["mariadb-server", "mariadb-client"],
             Self::Compiler => &["gcc", "libc6-dev"],
             Self::Python => &["python3"],
+            Self::PythonClients => &["python3", "python3-venv"],
             Self::Openssl => &["openssl"],
             Self::UnixHosts => &[
                 "openssh-server",
@@ -222,6 +231,22 @@ fn apt_install(packages: &[&str]) -> Result<()> {
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];
     arguments.extend(packages);
     apt(&arguments)
+}
+
+/// A virtual environment with the lab's packages, in place as a whole or not at all.
+fn install_python_clients() -> Result<()> {
+    let place = python::environment();
+    let parent = place.parent().unwrap_or(&place);
+    fs::create_dir_all(parent)
+        .map_err(|error| LabError::new(format!("could not create {}: {error}", parent.display())))?;
+    let requirements = parent.join("requirements.txt");
+    process::write_file(&requirements, python::REQUIREMENTS)?;
+    // Its scripts name the place where it was made, so it is made there; a half one is made anew.
+    let made = quietly(process::command("python3").args(["-m", "venv", "--clear"]).arg(&place)).and_then(|()| {
+        let mut pip = process::command(place.join("bin/python"));
+        quietly(pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&requirements))
+    });
+    made.inspect_err(|_| drop(fs::remove_dir_all(&place)))
 }
 
 /// An apt of its own, beside the machine's: it knows Debian sid and no installed package.

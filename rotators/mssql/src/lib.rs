@@ -1,0 +1,190 @@
+//! Rotates the password of a SQL Server login, or of a contained database's
+//! user: its own, or with `admin` another's.
+
+mod refusal;
+mod session;
+mod statement;
+mod tls;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use turnlock_kit::tls::Tls;
+use turnlock_kit::{
+    Admin, Change, Credential, Done, Fault, Finding, Findings, Kind, MayRotate, PasswordLimits, Rotator, Severity,
+    Threshold, Traits, Verdicts, WorkingSet,
+};
+
+use refusal::NotIn;
+use session::Session;
+
+/// The password of a SQL Server login.
+#[derive(Debug)]
+pub struct Mssql;
+
+/// Where the server is, and which login.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+pub struct Account {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    #[serde(default = "default_port")]
+    pub port: u16,
+    /// A named instance, whose port the SQL Server Browser is asked for unless `port` is another than 1433.
+    #[serde(default)]
+    pub instance: Option<String>,
+    /// The login whose password changes.
+    pub login: String,
+    /// Database to connect to; the login's own unless told.
+    #[serde(default)]
+    pub db: Option<String>,
+    /// The user of a contained database (`ALTER USER`), which `db` then names.
+    #[serde(default)]
+    pub contained: bool,
+    /// TLS from the first byte (TDS 8.0, `Encrypt=Strict`).
+    #[serde(default)]
+    pub strict: bool,
+    /// With `admin`: the login's lock-out ends with the reset.
+    #[serde(default)]
+    pub unlock: bool,
+    /// With `admin`: the new password has to be changed at the next log-in.
+    #[serde(default)]
+    pub must_change: bool,
+    /// For how many seconds the server counts failed log-ins; 0 where it never locks a login.
+    #[serde(default = "half_an_hour")]
+    pub lockout_window: u32,
+    /// How the server is believed.
+    #[serde(flatten)]
+    pub tls: Tls,
+}
+
+fn default_port() -> u16 {
+    1433
+}
+
+/// What Windows' policy has by default where it locks at all.
+fn half_an_hour() -> u32 {
+    1800
+}
+
+impl Account {
+    /// Where the server is, for people.
+    pub(crate) fn place(&self) -> String {
+        match self.instance_to_find() {
+            Some(instance) => format!("{}\\{instance}", self.host),
+            None => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    /// The instance whose port is not known yet.
+    pub(crate) fn instance_to_find(&self) -> Option<&str> {
+        self.instance.as_deref().filter(|instance| !instance.is_empty() && self.port == default_port())
+    }
+
+    /// Whether such an account is spoken of at all.
+    fn is_a_login(&self, login: &str) -> Result<(), Fault> {
+        if login.contains('\\') {
+            return Err(Fault::new(Kind::Unsupported, format!("\"{login}\" is a Windows account"))
+                .hint("the plugin adpasswd rotates accounts of a domain, windows those of one machine"));
+        }
+        if self.contained && self.db.is_none() {
+            return Err(Fault::new(Kind::InvalidInput, "a contained user has a database").hint("name it as `db`"));
+        }
+        Ok(())
+    }
+
+    /// What can be told without asking anybody.
+    fn is_possible(&self, worker: &WorkingSet<'_>) -> Result<(), Fault> {
+        self.is_a_login(worker.login)?;
+        self.is_a_login(&self.login)?;
+        let wanted = [(self.unlock, "unlock"), (self.must_change, "must_change")];
+        match wanted.into_iter().find(|(wanted, _)| *wanted && (!worker.is_admin || self.contained)) {
+            Some((_, name)) => {
+                Err(Fault::new(Kind::InvalidInput, format!("`{name}` is for a login's reset by an admin"))
+                    .hint(format!("name an admin record, or leave out `{name}`")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Rotator for Mssql {
+    type Account = Account;
+    const PLUGIN: &'static str = "mssql";
+    const SUMMARY: &'static str = "Rotates the password of a SQL Server login.";
+    const EXAMPLE_ACCOUNT: &'static str =
+        r#"{"host": "sql1.example.com", "login": "app", "ca": "/etc/ssl/sql-ca.pem"}"#;
+    const DEFAULT_PORT: Option<u16> = Some(1433);
+    const URL_SCHEMES: &'static [&'static str] = &["mssql", "sqlserver"];
+
+    fn traits(account: Option<&Account>) -> Traits {
+        let window = account.map_or_else(half_an_hour, |account| account.lockout_window);
+        let max_length = u32::try_from(statement::LONGEST).ok();
+        Traits {
+            lockout_sensitive: window > 0,
+            lockout_window_ms: u64::from(window) * 1000,
+            // A statement that was sent is done within this, or not at all.
+            settle_ms: if window > 0 { 500 } else { 0 },
+            // A line break behind a backslash would vanish from a literal.
+            password: PasswordLimits { min_length: Some(1), max_length, forbidden: "\0\r\n".to_owned() },
+            ..Traits::password()
+        }
+    }
+
+    async fn check(account: &Account, current: &Credential, admin: Option<&Admin>) -> Result<Findings, Fault> {
+        let worker = WorkingSet::choose(&account.login, current, admin)?;
+        account.is_possible(&worker)?;
+        let mut session = Session::open(account, worker.login, worker.password).await?;
+        let facts = session.facts(account).await?;
+        let mut findings = account.tls.findings();
+        let mut find = |severity, message: String| findings.push(Finding { severity, message });
+        if facts.is_locked && !account.unlock {
+            find(Severity::Error, format!("the login \"{}\" is locked: set `unlock = true`", account.login));
+        }
+        if facts.is_expired {
+            find(Severity::Warning, "the password has expired".to_owned());
+        }
+        if let Some(days) = facts.days_left.filter(|days| *days > 0) {
+            find(Severity::Info, format!("the password expires in {days} days"));
+        }
+        let may_not = worker.is_admin && !facts.may_reset;
+        if may_not {
+            let right = if account.contained { "ALTER ANY USER" } else { "ALTER ANY LOGIN" };
+            find(Severity::Error, format!("\"{}\" has no {right}", worker.login));
+        }
+        let hopeless = may_not || (facts.is_locked && !account.unlock);
+        Ok(Findings {
+            server: Some(format!("SQL Server {}", facts.version)),
+            tls: Some(session.tls),
+            authenticated: true,
+            may_rotate: if hopeless { MayRotate::No } else { MayRotate::Yes },
+            findings,
+        })
+    }
+
+    async fn apply(account: &Account, change: &Change, threshold: Threshold) -> Result<Done, Fault> {
+        let worker = WorkingSet::choose(&account.login, &change.current, change.admin.as_ref())?;
+        account.is_possible(&worker)?;
+        let next = change.next_password()?;
+        let old = (!worker.is_admin).then_some(worker.password);
+        let statement = statement::change(account, old, next)?;
+        let mut session = Session::open(account, worker.login, worker.password).await?;
+
+        let crossed = threshold.cross().await?;
+        session.execute(&statement).await.map_err(|error| {
+            let fault = refusal::of_change(account, &worker, &error);
+            if refusal::is_definite(&error) { crossed.definitely_refused(fault) } else { fault }
+        })?;
+        Ok(crossed.done())
+    }
+
+    async fn verify(account: &Account, credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
+        let own = WorkingSet::choose(&account.login, credential, None)?;
+        account.is_a_login(own.login)?;
+        match Session::open(account, own.login, own.password).await {
+            Ok(_) => Ok(Verdicts::accepted()),
+            Err(NotIn::Right(state, _)) => Ok(Verdicts::accepted_but(state)),
+            Err(NotIn::Other(fault)) if fault.kind == Kind::Authentication => Ok(Verdicts::refused()),
+            Err(NotIn::Other(fault)) => Err(fault),
+        }
+    }
+}
