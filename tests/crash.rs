@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use lab::interposer::{Interposer, Kill, MessageDirection, Victim, When};
 use lab::shim::{self, Cut, Shim};
 use lab::{
-    DomainController, DomainOptions, MysqlServer, Output, Postgresql, RemoteLogin, SqlServer, SqlServerOptions,
-    Turnlock, UnixHost, UnixHostOptions, process,
+    DomainController, DomainOptions, MysqlServer, Output, Postgresql, RemoteLogin, SmbOptions, SmbServer, SqlServer,
+    SqlServerOptions, Turnlock, UnixHost, UnixHostOptions, process,
 };
 use serde_json::Value;
 
@@ -547,6 +547,38 @@ impl Target for Mssql {
     }
 }
 
+struct Machine(SmbServer);
+
+impl Machine {
+    /// A machine that locks an account at the third wrong password.
+    fn start() -> Self {
+        let policy = vec![("bad lockout attempt", "3")];
+        let server = SmbServer::start(SmbOptions { policy, ..SmbOptions::default() }).unwrap();
+        server.create(LOGIN, BEGIN).unwrap();
+        Self(server)
+    }
+}
+
+impl Target for Machine {
+    fn plugin(&self) -> &'static str {
+        "windows"
+    }
+    fn fields(&self) -> Vec<String> {
+        let url = format!("smb://{}", self.0.host());
+        ["--login", LOGIN, "--url", &url].map(str::to_owned).to_vec()
+    }
+    fn reset(&self) {
+        self.0.set_password(LOGIN, BEGIN).unwrap();
+        self.0.unlock(LOGIN).unwrap();
+    }
+    fn accepts(&self, password: &str) -> bool {
+        // An account that Turnlock has locked is an error, and so a failure.
+        let accepted = self.0.accepts(LOGIN, password).unwrap();
+        self.0.unlock(LOGIN).unwrap();
+        accepted
+    }
+}
+
 #[test]
 fn noop_killed_at_every_durable_operation() {
     every_durable_operation(&Noop, Story::Succeeds);
@@ -635,6 +667,16 @@ fn active_directory_with_a_wrong_password_killed_at_every_message() {
 #[test]
 fn active_directory_killed_at_every_durable_operation() {
     every_durable_operation(&Directory::start(), Story::Succeeds);
+}
+
+#[test]
+fn windows_killed_at_every_message() {
+    every_message(&Machine::start(), Story::Succeeds, &[When::Before, When::After]);
+}
+
+#[test]
+fn windows_with_a_wrong_password_killed_at_every_message() {
+    every_message(&Machine::start(), Story::WrongCurrent, &[When::Before, When::After]);
 }
 
 #[test]

@@ -212,6 +212,9 @@ async fn settle_known(
         Known::Yes(applied) => (Sure::Yes, None, Some(applied)),
         Known::Unknown(fault) => (Sure::Unknown, fault, None),
     };
+    if let Some(applied) = &applied {
+        fault = lagging(applied);
+    }
     if sure == Sure::Unknown {
         quiet(engine, attempt, title, rotator.process()).await?;
     }
@@ -395,6 +398,19 @@ pub(crate) async fn or(engine: &Engine, uid: &Uid, failure: Failure) -> Failure 
         },
         _ => failure,
     }
+}
+
+/// A word on every host that did not take the change.
+fn lagging(applied: &ApplyResult) -> Option<Fault> {
+    let lagging = applied.hosts.iter().filter(|host| host.applied != Applied::Yes);
+    let causes: Vec<String> = lagging
+        .map(|host| format!("{}: {}", host.host, host.message.as_deref().unwrap_or("it is not known whether it did")))
+        .collect();
+    if causes.is_empty() {
+        return None;
+    }
+    let message = format!("{} of {} hosts did not take it", causes.len(), applied.hosts.len());
+    Some(Fault { causes, ..Fault::new(Kind::Conflict, message) })
 }
 
 /// Waits until the rotator that got this attempt's permit can change nothing

@@ -35,6 +35,7 @@ pub mod python;
 mod samba;
 mod server;
 pub mod shim;
+mod smb;
 mod template;
 mod turnlock;
 mod unix_host;
@@ -49,6 +50,7 @@ pub use postgresql::{Postgresql, PostgresqlOptions};
 pub use process::{Output, wait_until};
 pub use proxy::{Direction, Fault, Proxy};
 pub use samba::{DomainController, DomainOptions, MINUTE};
+pub use smb::{SmbOptions, SmbServer};
 pub use turnlock::{Turnlock, bin};
 pub use unix_host::{Passwd, RemoteLogin, UnixHost, UnixHostOptions, Watch};
 

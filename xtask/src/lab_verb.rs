@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lab::{
     ADMIN, DomainController, DomainOptions, LabError, Login, MysqlOptions, MysqlServer, Openldap, OpenldapOptions,
-    Postgresql, PostgresqlOptions, Result, UnixHost, UnixHostOptions, mariadb, mysql,
+    Postgresql, PostgresqlOptions, Result, SmbOptions, SmbServer, UnixHost, UnixHostOptions, mariadb, mysql,
 };
 
 use crate::{
@@ -60,8 +60,21 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             line(&directory(&format!("ldaps://{}", controller.host()), admin, &controller.ca_path(), "dc=lab,dc=test"));
             wait_for_ctrl_c()
         }
+        ["smb"] => {
+            setup::ensure(&[Need::UnixHosts, Need::Samba])?;
+            let server = step("start smbd", || SmbServer::start(SmbOptions::default()))?;
+            let admin = server.admin();
+            line(&format!(
+                "smbclient //{}/IPC$ -U {}\npassword: {}\nlog: {}\nCtrl-C ends it.",
+                server.host(),
+                admin.login,
+                admin.password,
+                server.place().join("server.log").display()
+            ));
+            wait_for_ctrl_c()
+        }
         _ => Err(LabError::new(
-            "say which server: cargo xtask lab postgresql | mariadb | mysql | ssh | openldap | samba",
+            "say which server: cargo xtask lab postgresql | mariadb | mysql | ssh | openldap | samba | smb",
         )),
     }
 }

@@ -143,7 +143,7 @@ impl Need {
                     && process::User::for_server("openldap").is_ok()
             }
             Self::Samba => {
-                ["samba", "samba-tool", "ldapmodify", "unshare", "dnsmasq"].into_iter().all(there)
+                ["samba", "samba-tool", "smbd", "smbclient", "net", "ldapmodify", "unshare", "dnsmasq"].into_iter().all(there)
                     // Without it provisioning ends half-way.
                     && Path::new("/usr/share/samba/setup/provision.ldif").is_file()
             }
@@ -179,6 +179,8 @@ impl Need {
                 "samba-ad-provision",
                 "samba-dsdb-modules",
                 "samba-vfs-modules",
+                "samba-common-bin",
+                "smbclient",
                 "ldap-utils",
                 "util-linux",
                 "dnsmasq-base",

@@ -15,6 +15,8 @@ mod dispatch;
 mod harden;
 mod host;
 mod input;
+#[cfg(feature = "many")]
+pub mod many;
 mod one_shot;
 mod output;
 mod rotator;

@@ -6,13 +6,12 @@ mod authorized_keys;
 mod host;
 mod key;
 
-use futures_util::stream::{self, StreamExt as _};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use turnlock_kit::many::{everywhere, trouble, verdicts};
 use turnlock_kit::{
-    Admin, Applied, Change, Credential, CredentialField, Done, Fault, Finding, Findings, Finished, HostOutcome,
-    HostVerdict, Hosts, Kind, Mark, MayRotate, Origin, Overlap, Policy, Prepared, Rotator, Severity, Threshold, Traits,
-    Verdict, Verdicts, VerifyBy,
+    Admin, Applied, Change, Credential, CredentialField, Done, Fault, Finding, Findings, Finished, HostOutcome, Hosts,
+    Kind, Mark, MayRotate, Origin, Overlap, Policy, Prepared, Rotator, Severity, Threshold, Traits, Verdicts, VerifyBy,
 };
 use turnlock_secureshell::{Access, JUMP_PASSPHRASE, JUMP_PASSWORD, JUMP_PRIVATE_KEY};
 
@@ -52,8 +51,6 @@ const PRIVATE_KEY: &str = "private_key";
 const PUBLIC_KEY: &str = "public_key";
 const PASSPHRASE: &str = "passphrase";
 
-/// So many hosts are spoken with at once.
-const AT_ONCE: usize = 32;
 /// How often a file is read again because somebody else edits it.
 const EDITS: usize = 3;
 
@@ -125,20 +122,19 @@ impl Rotator for SshKey {
                 Ok((host.server().to_owned(), host.protection().to_owned(), authorized_keys::has(&keys.content, &line)))
             })
             .await;
+        if let Some(fault) = trouble(&looked) {
+            return Err(fault);
+        }
         let mut server = None;
-        for (name, seen) in &looked {
-            match seen {
-                Ok((product, protection, has_it)) => {
-                    server.get_or_insert((product.clone(), protection.clone()));
-                    let message = format!("{name}: {product}, {protection}");
-                    found.findings.push(Finding { severity: Severity::Info, message });
-                    if !has_it {
-                        let message = format!("{name}: {}", not_in_the_file(account));
-                        found.findings.push(Finding { severity: Severity::Error, message });
-                        found.may_rotate = MayRotate::No;
-                    }
-                }
-                Err(fault) => return Err(several(&looked, fault.kind)),
+        for (name, seen) in looked {
+            let Ok((product, protection, has_it)) = seen else { continue };
+            let message = format!("{name}: {product}, {protection}");
+            found.findings.push(Finding { severity: Severity::Info, message });
+            server.get_or_insert((product, protection));
+            if !has_it {
+                let message = format!("{name}: {}", not_in_the_file(account));
+                found.findings.push(Finding { severity: Severity::Error, message });
+                found.may_rotate = MayRotate::No;
             }
         }
         (found.server, found.tls) = server.unzip();
@@ -195,8 +191,8 @@ impl Rotator for SshKey {
                 }
             })
             .await;
-        if let Some(fault) = opened.iter().find_map(|(_, opened)| opened.as_ref().err()) {
-            return Err(several(&opened, fault.kind));
+        if let Some(fault) = trouble(&opened) {
+            return Err(fault);
         }
         let open: Vec<(&str, Host<'_>, Keys)> = opened
             .into_iter()
@@ -204,45 +200,19 @@ impl Rotator for SshKey {
             .collect();
 
         let crossed = threshold.cross().await?;
-        let outcomes = stream::iter(open)
-            .map(async |(name, host, keys)| {
-                let edit = async |content: &[u8]| authorized_keys::add(content, &old, &new);
-                outcome(name, edited(&host, keys, edit).await.map(drop))
-            })
-            .buffered(AT_ONCE)
-            .collect()
-            .await;
+        let outcomes = everywhere(open, async |(name, host, keys)| {
+            let edit = async |content: &[u8]| authorized_keys::add(content, &old, &new);
+            outcome(name, edited(&host, keys, edit).await.map(drop))
+        })
+        .await;
         Ok(crossed.done().hosts(outcomes))
     }
 
     async fn verify(account: &Account, credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
         let key = key::needed(credential)?;
         let asked =
-            account.everywhere(async |name| Host::log_in(account, name, &key, credential).await.map(drop)).await;
-        let mut fault = None;
-        let hosts: Vec<HostVerdict> = asked
-            .into_iter()
-            .map(|(host, asked)| {
-                let (verdict, message) = match asked {
-                    Ok(()) => (Some(Verdict::Accepted), None),
-                    Err(refused) if refused.kind == Kind::Authentication => (Some(Verdict::Refused), None),
-                    Err(cannot) => {
-                        let message = cannot.message.clone();
-                        fault.get_or_insert(cannot);
-                        (None, Some(message))
-                    }
-                };
-                HostVerdict { host: host.to_owned(), verdict, message }
-            })
-            .collect();
-        let refused = hosts.iter().any(|host| host.verdict == Some(Verdict::Refused));
-        match fault {
-            Some(fault) if !refused => Err(fault),
-            _ => {
-                let verdicts = if refused { Verdicts::refused() } else { Verdicts::accepted() };
-                Ok(Verdicts { hosts, ..verdicts })
-            }
-        }
+            account.everywhere(async |name| Host::log_in(account, name, &key, credential).await.map(|_| None)).await;
+        verdicts(asked)
     }
 
     async fn finish(
@@ -289,8 +259,8 @@ async fn remove(
             edited(&host, keys, edit).await.map_err(NotReplaced::into_fault)
         })
         .await;
-    if let Some(fault) = cleaned.iter().find_map(|(_, cleaned)| cleaned.as_ref().err()) {
-        return Err(several(&cleaned, fault.kind));
+    if let Some(fault) = trouble(&cleaned) {
+        return Err(fault);
     }
     let removed = cleaned.iter().filter(|(_, cleaned)| matches!(cleaned, Ok(true)));
     Ok(Finished {
@@ -329,9 +299,7 @@ impl Account {
         &'a self,
         work: impl AsyncFn(&'a str) -> Result<T, Fault>,
     ) -> Vec<(&'a str, Result<T, Fault>)> {
-        let work = &work;
-        let all = self.hosts.iter().map(async |name| (name.as_str(), work(name).await));
-        stream::iter(all).buffered(AT_ONCE).collect().await
+        everywhere(&self.hosts, async |name: &'a String| (name.as_str(), work(name).await)).await
     }
 }
 
@@ -342,19 +310,6 @@ fn outcome(name: &str, changed: Result<(), NotReplaced>) -> HostOutcome {
         Err(NotReplaced::Unknown(fault)) => (Applied::Unknown, Some(fault.message)),
     };
     HostOutcome { host: name.to_owned(), applied, message }
-}
-
-/// One fault that names every host with trouble.
-fn several<T>(hosts: &[(&str, Result<T, Fault>)], kind: Kind) -> Fault {
-    let faults: Vec<(&str, &Fault)> =
-        hosts.iter().filter_map(|(name, result)| result.as_ref().err().map(|fault| (*name, fault))).collect();
-    let mut fault = Fault::new(kind, format!("{} of {} hosts are in the way", faults.len(), hosts.len()));
-    for (name, why) in &faults {
-        fault.causes.push(format!("{name}: {}", why.message));
-        fault.causes.extend(why.causes.iter().map(|cause| format!("{name}: {cause}")));
-        fault.hint = fault.hint.or_else(|| why.hint.clone());
-    }
-    fault
 }
 
 fn not_in_the_file(account: &Account) -> String {

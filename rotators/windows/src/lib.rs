@@ -1,0 +1,105 @@
+//! Rotates the password of an account of one Windows machine: its own, or with
+//! an admin another's, over an encrypted SMB session. The password itself never
+//! travels: the log-in is a proof of it, and the change is encrypted with what
+//! both sides know.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use turnlock_kit::{
+    Admin, Change, Credential, Done, Fault, Finding, Findings, Kind, MayRotate, Rotator, Severity, Threshold, Traits,
+    Verdicts, WorkingSet,
+};
+use turnlock_samr::{Place, Ready, Rules, is_possible, limits, proof};
+
+/// The password of a Windows account.
+#[derive(Debug)]
+pub struct Windows;
+
+/// Where the machine is, and which account.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Account {
+    /// The machine's name or address.
+    pub host: String,
+    /// TCP port of SMB.
+    #[serde(default = "default_port")]
+    pub port: u16,
+    /// The account: a name, or `MACHINE\name`.
+    pub login: String,
+    /// For how many seconds the machine counts failed log-ins; 0 where it never locks an account.
+    #[serde(default = "half_an_hour")]
+    pub lockout_window: u32,
+}
+
+fn default_port() -> u16 {
+    445
+}
+
+/// What Windows has by default where it locks at all.
+fn half_an_hour() -> u32 {
+    1800
+}
+
+impl Account {
+    fn place(&self) -> Result<Place, Fault> {
+        Place::parse(&self.host, self.port)
+    }
+}
+
+impl Rotator for Windows {
+    type Account = Account;
+    const PLUGIN: &'static str = "windows";
+    const SUMMARY: &'static str = "Rotates the password of an account of a Windows machine.";
+    const EXAMPLE_ACCOUNT: &'static str = r#"{"host": "srv1.example.com", "login": "svc-backup"}"#;
+    const DEFAULT_PORT: Option<u16> = Some(445);
+    const URL_SCHEMES: &'static [&'static str] = &["smb"];
+
+    fn traits(account: Option<&Account>) -> Traits {
+        let window = account.map_or_else(half_an_hour, |account| account.lockout_window);
+        Traits {
+            lockout_sensitive: window > 0,
+            lockout_window_ms: u64::from(window) * 1000,
+            // A change that was sent is made within this, or not at all.
+            settle_ms: if window > 0 { 500 } else { 0 },
+            password: limits(),
+            ..Traits::password()
+        }
+    }
+
+    async fn check(account: &Account, current: &Credential, admin: Option<&Admin>) -> Result<Findings, Fault> {
+        let worker = WorkingSet::choose(&account.login, current, admin)?;
+        let mut ready = Ready::at(&account.place()?, &account.login, &worker).await?;
+        let rules = ready.rules().await;
+        let finding = |rules: Rules| Finding { severity: Severity::Info, message: rules.words() };
+        Ok(Findings {
+            server: Some("Windows, by SMB 3.1.1".to_owned()),
+            tls: Some("SMB 3.1.1 encryption, verified by the password".to_owned()),
+            authenticated: true,
+            may_rotate: MayRotate::Yes,
+            findings: rules.map(finding).into_iter().collect(),
+        })
+    }
+
+    async fn apply(account: &Account, change: &Change, threshold: Threshold) -> Result<Done, Fault> {
+        let worker = WorkingSet::choose(&account.login, &change.current, change.admin.as_ref())?;
+        let next = change.next_password()?;
+        is_possible(next)?;
+        let mut ready = Ready::at(&account.place()?, &account.login, &worker).await?;
+
+        let crossed = threshold.cross().await?;
+        match ready.change(&account.login, worker.password, next).await {
+            Ok(()) => Ok(crossed.done()),
+            Err(refusal) if refusal.is_definite => Err(crossed.definitely_refused(refusal.fault)),
+            Err(refusal) => Err(refusal.fault),
+        }
+    }
+
+    async fn verify(account: &Account, credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
+        let own = WorkingSet::choose(&account.login, credential, None)?;
+        match proof(&account.place()?, own.login, own.password).await {
+            Ok(None) => Ok(Verdicts::accepted()),
+            Ok(Some(state)) => Ok(Verdicts::accepted_but(state)),
+            Err(fault) if fault.kind == Kind::Authentication => Ok(Verdicts::refused()),
+            Err(fault) => Err(fault),
+        }
+    }
+}
