@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_device_that_keeps_nothing_is_told_from_a_file_and_a_pipe() {
-        let null = File::create("NUL").unwrap();
+        let null = File::options().write(true).open("NUL").unwrap();
         assert!(is_lost(&null) && !is_on_disk(&null).unwrap());
         let file = tempfile::tempfile().unwrap();
         assert!(!is_lost(&file) && is_on_disk(&file).unwrap());

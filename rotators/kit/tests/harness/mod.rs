@@ -18,6 +18,9 @@ pub(crate) use program::{Ended, Serving, kind_and_applied};
 #[cfg(unix)]
 pub(crate) use unix::{call_at_terminal, call_closed, terminal};
 
+/// The device that keeps nothing.
+pub(crate) const NULL: &str = if cfg!(windows) { "NUL" } else { "/dev/null" };
+
 pub(crate) const OLD: &str = "old-canary-1111";
 pub(crate) const NEW: &str = "new-canary-2222";
 
@@ -107,6 +110,11 @@ impl Serving {
     pub(crate) fn start(plugin: &str) -> Self {
         Self::of(&mut fixture(plugin, &["serve"]))
     }
+}
+
+/// Something to write to.
+pub(crate) fn opened(path: &str) -> File {
+    File::options().write(true).open(path).unwrap()
 }
 
 /// Params whose secret is still to be made.
