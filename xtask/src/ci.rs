@@ -2,7 +2,7 @@
 
 use lab::{LabError, Result};
 
-use crate::{cargo, say::step, show, test, tidy};
+use crate::{cargo, say::step, show, test, tidy, windows};
 
 /// Cheap checks first; ends at the first that fails.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
@@ -14,5 +14,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     step("check the lints", || {
         show(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
     })?;
-    step("test", || test::run(&[]))
+    step("test", || test::run(&[]))?;
+    step("windows", || windows::run(&[]))
 }

@@ -8,6 +8,7 @@ mod say;
 mod setup;
 mod test;
 mod tidy;
+mod windows;
 
 use std::{
     path::{Path, PathBuf},
@@ -44,7 +45,8 @@ const VERBS: &[Verb] = &[
         does: "measure rotations beside the bare driver",
         run: bench::run,
     },
-    Verb { name: "ci", arguments: "", does: "format, lints, tidy, test: what CI runs", run: ci::run },
+    Verb { name: "windows", arguments: "", does: "lint, build and test for Windows, under wine", run: windows::run },
+    Verb { name: "ci", arguments: "", does: "format, lints, tidy, test, windows: what CI runs", run: ci::run },
     Verb { name: "tidy", arguments: "", does: "check the repository's own rules", run: tidy::run },
     Verb {
         name: "lab",

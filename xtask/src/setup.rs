@@ -39,9 +39,11 @@ pub(crate) enum Need {
     Nextest,
     /// MySQL 9 from Debian sid, unpacked into the lab's cache.
     Mysql,
+    /// What builds for Windows and runs it: `cargo xtask windows` alone needs it.
+    Windows,
 }
 
-/// Everything, in the order of installation.
+/// Everything that tests and demo need, in the order of installation.
 pub(crate) const ALL: &[Need] = &[
     Need::Postgresql,
     Need::Mariadb,
@@ -121,6 +123,7 @@ impl Need {
             Self::Samba => "Samba's domain controller and a name server",
             Self::Nextest => "cargo-nextest",
             Self::Mysql => "MySQL 9 from Debian sid",
+            Self::Windows => "Debian's own Rust with its source, mingw and wine",
         }
     }
 
@@ -149,6 +152,19 @@ impl Need {
             }
             Self::Nextest => there("cargo-nextest"),
             Self::Mysql => mysql::tree(mysql::LOCK).is_dir(),
+            Self::Windows => {
+                there("x86_64-w64-mingw32-gcc")
+                    && [
+                        "/usr/bin/cargo",
+                        "/usr/bin/cargo-clippy",
+                        "/usr/bin/rustc",
+                        "/usr/lib/rustlib/src/rust/library/Cargo.lock",
+                        "/usr/lib/wine/wine64",
+                        "/usr/lib/wine/wineserver64",
+                    ]
+                    .into_iter()
+                    .all(|path| Path::new(path).is_file())
+            }
         }
     }
 
@@ -185,6 +201,9 @@ impl Need {
                 "util-linux",
                 "dnsmasq-base",
             ],
+            Self::Windows => {
+                &["rustc-web", "cargo-web", "rust-web-clippy", "rust-web-src", "gcc-mingw-w64-x86-64", "wine", "wine64"]
+            }
             Self::Nextest | Self::Mysql => &[],
         }
     }

@@ -1,17 +1,14 @@
-//! No core dump, no debugger, no panic message with a payload, and a standard
-//! output that only the protocol can reach.
+//! No dump of memory, as far as the system allows, and no panic message with
+//! a payload.
 
 use std::panic::PanicHookInfo;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-
-use crate::output;
+use crate::{output, system};
 
 /// Hardens the running process. What the system refuses is left as it is: a
 /// container may forbid these calls, and none of them decides correctness.
 pub(crate) fn this_process() {
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    system::forbid_dumps();
     std::panic::set_hook(Box::new(say_where_but_not_what));
 }
 

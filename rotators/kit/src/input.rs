@@ -8,6 +8,7 @@ use turnlock_protocol::MAX_LINE;
 use zeroize::Zeroizing;
 
 use crate::cleared::Cleared;
+use crate::system;
 
 /// Lines read ahead of the one being worked on. A host that floods its rotator
 /// waits at its own end of the pipe.
@@ -57,12 +58,12 @@ pub(crate) fn everything() -> io::Result<Zeroizing<Vec<u8>>> {
     }
 }
 
-/// Descriptor 0 without the buffer that std keeps for it and never clears.
+/// Standard input without the buffer that std keeps for it and never clears.
 struct Stdin;
 
 impl Read for Stdin {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(rustix::stdio::stdin(), buffer)?)
+        system::read_stdin(buffer)
     }
 }
 

@@ -23,6 +23,9 @@ mod rotator;
 mod schema;
 mod scrub;
 mod serve;
+#[cfg_attr(unix, path = "unix.rs")]
+#[cfg_attr(windows, path = "windows.rs")]
+mod system;
 mod threshold;
 #[cfg(feature = "tls")]
 pub mod tls;

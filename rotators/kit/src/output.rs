@@ -3,12 +3,11 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use serde::Serialize;
 
 use crate::cleared::Cleared;
+use crate::system;
 
 /// Writes one line for people.
 pub(crate) fn to_people(text: &str) {
@@ -21,8 +20,8 @@ pub(crate) fn answer_people(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
-/// The protocol's own standard output. While it is open, descriptor 1 is
-/// standard error, so that a stray print of a library cannot forge a message.
+/// The protocol's own standard output. While it is open, everybody else's
+/// is standard error, so that a stray print of a library cannot forge a message.
 #[derive(Debug)]
 pub(crate) struct Output {
     file: RefCell<File>,
@@ -31,9 +30,7 @@ pub(crate) struct Output {
 impl Output {
     /// Takes standard output over.
     pub(crate) fn take_stdout() -> io::Result<Self> {
-        let kept = rustix::io::fcntl_dupfd_cloexec(io::stdout().as_fd(), 3)?;
-        rustix::stdio::dup2_stdout(io::stderr().as_fd())?;
-        Ok(Self { file: RefCell::new(File::from(kept)) })
+        Ok(Self { file: RefCell::new(system::take_stdout()?) })
     }
 
     /// Whether a person would see what is written.
@@ -41,15 +38,10 @@ impl Output {
         self.file.borrow().is_terminal()
     }
 
-    /// Whether everything written is lost: `/dev/null`, which is also what a
-    /// process gets whose standard output was closed when it started.
+    /// Whether everything written is lost: to the null device, or because
+    /// there was no standard output when the process started.
     pub(crate) fn is_lost(&self) -> bool {
-        let lost = || -> io::Result<bool> {
-            let found = self.file.borrow().metadata()?;
-            let null = std::fs::metadata("/dev/null")?;
-            Ok(found.file_type().is_char_device() && found.rdev() == null.rdev())
-        };
-        lost().unwrap_or(false)
+        system::is_lost(&self.file.borrow())
     }
 
     /// Writes one message and its line end at once.
@@ -63,6 +55,6 @@ impl Output {
     /// Makes what was written durable where standard output is a regular file.
     pub(crate) fn sync(&self) -> io::Result<()> {
         let file = self.file.borrow();
-        if file.metadata()?.is_file() { file.sync_all() } else { Ok(()) }
+        if system::is_on_disk(&file)? { file.sync_all() } else { Ok(()) }
     }
 }

@@ -528,6 +528,7 @@ fn a_stray_print_reaches_people_and_not_the_host() {
     assert_eq!(ended.stderr, "stray app\n");
 }
 
+#[cfg(unix)]
 #[test]
 fn the_process_can_neither_be_dumped_nor_traced() {
     let target = Target::holding(OLD);

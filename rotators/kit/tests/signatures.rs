@@ -1,6 +1,11 @@
 //! The protocol carries what unlike targets need: rotators sketched in memory
 //! (`fixture/`), driven the way an orchestrator drives them. What they taught
 //! is in `docs/decisions/0002-protocol-signatures.md`.
+//!
+//! The fixture knows by its name which of them it is, and only Unix lets a
+//! caller choose the name.
+
+#![cfg(unix)]
 
 #[cfg(test)]
 mod harness;
