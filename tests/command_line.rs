@@ -62,7 +62,8 @@ fn each_is_refused(world: &World, cases: &[Case<'_>]) {
 }
 
 /// Every rotator of this workspace.
-const PLUGINS: [&str; 7] = ["noop", "postgresql", "mysql", "adpasswd", "ssh", "sshkey", "unixpasswd"];
+const PLUGINS: [&str; 10] =
+    ["noop", "postgresql", "mysql", "mssql", "adpasswd", "windows", "pspasswd", "ssh", "sshkey", "unixpasswd"];
 
 #[test]
 fn every_wrong_argument_is_refused_and_changes_nothing() {

@@ -19,7 +19,8 @@ use crate::{
 
 /// What is meant for Windows. To add a package, name it here: its own tests,
 /// compiled for Windows, are what is run.
-const PACKAGES: &[&str] = &["turnlock-protocol", "turnlock-kit", "turnlock-noop"];
+const PACKAGES: &[&str] =
+    &["turnlock-protocol", "turnlock-kit", "turnlock-noop", "turnlock-samr", "turnlock-windows", "turnlock-pspasswd"];
 
 /// Libraries of Windows that wine lacks or has only in part. Each is
 /// `tests/lab/windows/<name>.c`, which says what it does not prove.

@@ -3,6 +3,9 @@
 //! travels: the log-in is a proof of it, and the change is encrypted with what
 //! both sides know.
 
+#[cfg(windows)]
+mod local;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use turnlock_kit::{
@@ -18,13 +21,17 @@ pub struct Windows;
 /// Where the machine is, and which account.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Account {
-    /// The machine's name or address.
-    pub host: String,
+    /// The machine's name or address. On Windows, the machine itself unless told.
+    #[serde(default)]
+    pub host: Option<String>,
     /// TCP port of SMB.
     #[serde(default = "default_port")]
     pub port: u16,
     /// The account: a name, or `MACHINE\name`.
     pub login: String,
+    /// On Windows, without a host: a reset by the rights of this very process, which then has to be an administrator's.
+    #[serde(default)]
+    pub elevated: bool,
     /// For how many seconds the machine counts failed log-ins; 0 where it never locks an account.
     #[serde(default = "half_an_hour")]
     pub lockout_window: u32,
@@ -40,8 +47,20 @@ fn half_an_hour() -> u32 {
 }
 
 impl Account {
+    /// The machine to speak to.
     fn place(&self) -> Result<Place, Fault> {
-        Place::parse(&self.host, self.port)
+        match &self.host {
+            Some(host) => Place::parse(host, self.port),
+            None if cfg!(windows) => Place::parse("127.0.0.1", self.port),
+            None => Err(Fault::new(Kind::InvalidInput, "there is no host")
+                .hint("name the machine; only on Windows the machine itself can be meant")),
+        }
+    }
+
+    /// Whether the machine's own calls do it, and not its network.
+    #[cfg(windows)]
+    fn is_local(&self, worker: &WorkingSet<'_>) -> bool {
+        self.host.is_none() && !worker.is_admin
     }
 }
 
@@ -83,6 +102,11 @@ impl Rotator for Windows {
         let worker = WorkingSet::choose(&account.login, &change.current, change.admin.as_ref())?;
         let next = change.next_password()?;
         is_possible(next)?;
+        #[cfg(windows)]
+        if account.is_local(&worker) {
+            let old = (!account.elevated).then_some(worker.password);
+            return local::change(&account.login, old, next, threshold.cross().await?);
+        }
         let mut ready = Ready::at(&account.place()?, &account.login, &worker).await?;
 
         let crossed = threshold.cross().await?;
