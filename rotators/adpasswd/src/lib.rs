@@ -15,12 +15,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use turnlock_kit::tls::{Mode, Tls};
 use turnlock_kit::{
-    Admin, Change, Credential, Done, Fault, Findings, Kind, PasswordLimits, Rotator, Threshold, Traits, Verdicts,
-    WorkingSet,
+    Admin, Change, Credential, Done, Fault, Findings, Lockout, NotIn, PasswordLimits, Rotator, Threshold, Traits,
+    Verdicts, WorkingSet,
 };
 
 use name::Whom;
-use session::{NotIn, Session};
+use session::Session;
 
 /// The password of an account in a directory.
 #[derive(Debug)]
@@ -52,9 +52,9 @@ pub struct Account {
     /// With `admin`, in Active Directory: the new password has to be changed at the next log-in.
     #[serde(default)]
     pub must_change: bool,
-    /// For how many seconds the directory counts failed log-ins; 0 where it never locks an account.
-    #[serde(default = "half_an_hour")]
-    pub lockout_window: u32,
+    /// How failed log-ins are counted there.
+    #[serde(flatten)]
+    pub lockout: Lockout,
     /// Keeper's word for how far the server's certificate is checked: `none`, `optional` or `required`.
     #[serde(default)]
     pub tls_verify: Option<TlsVerify>,
@@ -77,11 +77,6 @@ pub enum TlsVerify {
 
 fn default_port() -> u16 {
     636
-}
-
-/// Active Directory's own default.
-fn half_an_hour() -> u32 {
-    1800
 }
 
 impl Account {
@@ -127,15 +122,10 @@ impl Rotator for Adpasswd {
     const URL_SCHEMES: &'static [&'static str] = &["ldaps", "ldap"];
 
     fn traits(account: Option<&Account>) -> Traits {
-        let window = account.map_or_else(half_an_hour, |account| account.lockout_window);
         Traits {
-            lockout_sensitive: window > 0,
-            lockout_window_ms: u64::from(window) * 1000,
-            // A change that was sent is made within this, or not at all.
-            settle_ms: if window > 0 { 500 } else { 0 },
             // More cannot be typed at a Windows log-in.
             password: PasswordLimits { min_length: Some(1), max_length: Some(127), forbidden: "\0".to_owned() },
-            ..Traits::password()
+            ..account.map(|account| account.lockout).unwrap_or_default().traits()
         }
     }
 
@@ -176,11 +166,6 @@ impl Rotator for Adpasswd {
         let account = &controller::located(account).await?;
         let mut session = Session::connect(account).await?;
         let name = session.name_to_log_in(account, &account.whom()?).await?;
-        match session.bind(account, &name, &own).await {
-            Ok(None) => Ok(Verdicts::accepted()),
-            Ok(Some(state)) | Err(NotIn::Right(state, _)) => Ok(Verdicts::accepted_but(state)),
-            Err(NotIn::Other(fault)) if fault.kind == Kind::Authentication => Ok(Verdicts::refused()),
-            Err(NotIn::Other(fault)) => Err(fault),
-        }
+        NotIn::verdict(session.bind(account, &name, &own).await)
     }
 }

@@ -4,11 +4,11 @@
 use std::fmt;
 
 use ldap3::{LdapError, LdapResult};
-use turnlock_kit::{CredentialState, Fault, Kind, WorkingSet};
+use turnlock_kit::{CredentialState, Fault, Kind, NotIn, WorkingSet};
 
 use crate::Account;
 use crate::ppolicy::{Complaint, Said};
-use crate::session::{NotIn, said};
+use crate::session::said;
 
 /// Why a question got no good answer.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use ldap3::{
 };
 use tokio::net::TcpStream;
 use turnlock_kit::tls::Mode;
-use turnlock_kit::{Admin, CredentialState, Fault, Kind, WorkingSet};
+use turnlock_kit::{Admin, CredentialState, Fault, Kind, NotIn, WorkingSet};
 
 use crate::Account;
 use crate::controller;
@@ -30,28 +30,6 @@ pub(crate) struct Session {
     pub(crate) tls: Option<String>,
     /// What the directory added to the log-in.
     pub(crate) said: Said,
-}
-
-/// Why a log-in failed.
-pub(crate) enum NotIn {
-    /// The password is right, but in a state that lets nobody in.
-    Right(CredentialState, Fault),
-    /// Anything else.
-    Other(Fault),
-}
-
-impl From<NotIn> for Fault {
-    fn from(not_in: NotIn) -> Self {
-        match not_in {
-            NotIn::Right(_, fault) | NotIn::Other(fault) => fault,
-        }
-    }
-}
-
-impl From<Fault> for NotIn {
-    fn from(fault: Fault) -> Self {
-        Self::Other(fault)
-    }
 }
 
 impl Session {

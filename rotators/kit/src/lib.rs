@@ -15,6 +15,7 @@ mod dispatch;
 mod harden;
 mod host;
 mod input;
+mod log_in;
 #[cfg(feature = "many")]
 pub mod many;
 mod one_shot;
@@ -32,6 +33,7 @@ pub mod tls;
 
 use std::process::ExitCode;
 
+pub use log_in::{Lockout, NotIn};
 pub use one_shot::SystemRandom;
 pub use rotator::{Change, CredentialField, PASSWORD, Rotator, WorkingSet};
 pub use threshold::{Crossed, Done, Threshold};

@@ -10,11 +10,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use turnlock_kit::tls::Tls;
 use turnlock_kit::{
-    Admin, Change, Credential, Done, Fault, Finding, Findings, Kind, MayRotate, PasswordLimits, Rotator, Severity,
-    Threshold, Traits, Verdicts, WorkingSet,
+    Admin, Change, Credential, Done, Fault, Finding, Findings, Kind, Lockout, MayRotate, NotIn, PasswordLimits,
+    Rotator, Severity, Threshold, Traits, Verdicts, WorkingSet,
 };
 
-use refusal::NotIn;
 use session::Session;
 
 /// The password of a SQL Server login.
@@ -49,9 +48,9 @@ pub struct Account {
     /// With `admin`: the new password has to be changed at the next log-in.
     #[serde(default)]
     pub must_change: bool,
-    /// For how many seconds the server counts failed log-ins; 0 where it never locks a login.
-    #[serde(default = "half_an_hour")]
-    pub lockout_window: u32,
+    /// How failed log-ins are counted there.
+    #[serde(flatten)]
+    pub lockout: Lockout,
     /// How the server is believed.
     #[serde(flatten)]
     pub tls: Tls,
@@ -59,11 +58,6 @@ pub struct Account {
 
 fn default_port() -> u16 {
     1433
-}
-
-/// What Windows' policy has by default where it locks at all.
-fn half_an_hour() -> u32 {
-    1800
 }
 
 impl Account {
@@ -117,16 +111,11 @@ impl Rotator for Mssql {
     const URL_SCHEMES: &'static [&'static str] = &["mssql", "sqlserver"];
 
     fn traits(account: Option<&Account>) -> Traits {
-        let window = account.map_or_else(half_an_hour, |account| account.lockout_window);
         let max_length = u32::try_from(statement::LONGEST).ok();
         Traits {
-            lockout_sensitive: window > 0,
-            lockout_window_ms: u64::from(window) * 1000,
-            // A statement that was sent is done within this, or not at all.
-            settle_ms: if window > 0 { 500 } else { 0 },
             // A line break behind a backslash would vanish from a literal.
             password: PasswordLimits { min_length: Some(1), max_length, forbidden: "\0\r\n".to_owned() },
-            ..Traits::password()
+            ..account.map(|account| account.lockout).unwrap_or_default().traits()
         }
     }
 
@@ -180,11 +169,6 @@ impl Rotator for Mssql {
     async fn verify(account: &Account, credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
         let own = WorkingSet::choose(&account.login, credential, None)?;
         account.is_a_login(own.login)?;
-        match Session::open(account, own.login, own.password).await {
-            Ok(_) => Ok(Verdicts::accepted()),
-            Err(NotIn::Right(state, _)) => Ok(Verdicts::accepted_but(state)),
-            Err(NotIn::Other(fault)) if fault.kind == Kind::Authentication => Ok(Verdicts::refused()),
-            Err(NotIn::Other(fault)) => Err(fault),
-        }
+        NotIn::verdict(Session::open(account, own.login, own.password).await.map(|_| None))
     }
 }

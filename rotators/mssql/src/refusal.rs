@@ -4,7 +4,7 @@
 use std::io;
 
 use tiberius::error::Error;
-use turnlock_kit::{CredentialState, Fault, Kind, WorkingSet};
+use turnlock_kit::{CredentialState, Fault, Kind, NotIn, WorkingSet};
 
 use crate::Account;
 
@@ -24,28 +24,6 @@ const DEFINITE_REFUSALS: &[u32] = &[
 /// Whether nothing changed for certain.
 pub(crate) fn is_definite(error: &Error) -> bool {
     matches!(error, Error::Server(token) if DEFINITE_REFUSALS.contains(&token.code()) && token.class() < 20)
-}
-
-/// Why somebody is not in.
-pub(crate) enum NotIn {
-    /// The password is right, but in a state that lets nobody in.
-    Right(CredentialState, Fault),
-    /// Anything else.
-    Other(Fault),
-}
-
-impl From<Fault> for NotIn {
-    fn from(fault: Fault) -> Self {
-        Self::Other(fault)
-    }
-}
-
-impl From<NotIn> for Fault {
-    fn from(not_in: NotIn) -> Self {
-        match not_in {
-            NotIn::Right(_, fault) | NotIn::Other(fault) => fault,
-        }
-    }
 }
 
 /// A failed log-in.

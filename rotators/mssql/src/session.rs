@@ -10,9 +10,9 @@ use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 use turnlock_kit::tls::Effective;
-use turnlock_kit::{Fault, Kind, Secret};
+use turnlock_kit::{Fault, Kind, NotIn, Secret};
 
-use crate::refusal::{self, NotIn};
+use crate::refusal;
 use crate::{Account, statement, tls};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);

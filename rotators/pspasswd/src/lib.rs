@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use turnlock_kit::many::{everywhere, trouble, verdicts};
 use turnlock_kit::{
-    Admin, Applied, Change, Credential, Done, Fault, Finding, Findings, HostOutcome, Hosts, Kind, MayRotate, Rotator,
-    Secret, Severity, Threshold, Traits, Verdicts, WorkingSet,
+    Admin, Applied, Change, Credential, Done, Fault, Finding, Findings, HostOutcome, Hosts, Kind, Lockout, MayRotate,
+    NotIn, Rotator, Secret, Severity, Threshold, Traits, Verdicts, WorkingSet,
 };
 use turnlock_samr::{Place, Ready, is_possible, limits, proof};
 
@@ -25,18 +25,13 @@ pub struct Account {
     pub port: u16,
     /// The account: a name, or `MACHINE\name`.
     pub login: String,
-    /// For how many seconds a machine counts failed log-ins; 0 where none ever locks an account.
-    #[serde(default = "half_an_hour")]
-    pub lockout_window: u32,
+    /// How failed log-ins are counted there.
+    #[serde(flatten)]
+    pub lockout: Lockout,
 }
 
 fn default_port() -> u16 {
     445
-}
-
-/// What Windows has by default where it locks at all.
-fn half_an_hour() -> u32 {
-    1800
 }
 
 impl Account {
@@ -65,14 +60,10 @@ impl Rotator for Pspasswd {
     const DEFAULT_PORT: Option<u16> = Some(445);
 
     fn traits(account: Option<&Account>) -> Traits {
-        let window = account.map_or_else(half_an_hour, |account| account.lockout_window);
         Traits {
-            lockout_sensitive: window > 0,
-            lockout_window_ms: u64::from(window) * 1000,
-            settle_ms: if window > 0 { 500 } else { 0 },
             hosts: Hosts::Many,
             password: limits(),
-            ..Traits::password()
+            ..account.map(|account| account.lockout).unwrap_or_default().traits()
         }
     }
 
@@ -144,8 +135,14 @@ impl Rotator for Pspasswd {
 
     async fn verify(account: &Account, credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
         let own = WorkingSet::choose(&account.login, credential, None)?;
-        let asked =
-            everywhere(account.places()?, async |(name, place)| (name, proof(&place, own.login, own.password).await));
+        let asked = everywhere(account.places()?, async |(name, place)| {
+            let state = match proof(&place, own.login, own.password).await {
+                Err(NotIn::Right(state, _)) => Ok(Some(state)),
+                Err(NotIn::Other(fault)) => Err(fault),
+                Ok(state) => Ok(state),
+            };
+            (name, state)
+        });
         verdicts(asked.await)
     }
 }

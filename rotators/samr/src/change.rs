@@ -1,11 +1,11 @@
 //! One account at one machine, up to the moment before its password changes,
 //! and the change: by the account itself, or by an admin.
 
-use turnlock_kit::{CredentialState, Fault, Kind, PasswordLimits, Secret, WorkingSet};
+use turnlock_kit::{CredentialState, Fault, Kind, NotIn, PasswordLimits, Secret, WorkingSet};
 
 use crate::accounts::{Resettable, Rules};
 use crate::session::{Place, Session};
-use crate::status::{NotIn, Refusal};
+use crate::status::Refusal;
 
 /// Everything that can be done before a change is done.
 pub struct Ready {
@@ -53,16 +53,12 @@ impl Ready {
     }
 }
 
-/// Proves a password. Right but of no use without more is told beside it.
+/// Proves a password.
 ///
 /// # Errors
-/// `authentication` where it is refused; anything else where it was not judged.
-pub async fn proof(place: &Place, login: &str, password: &Secret) -> Result<Option<CredentialState>, Fault> {
-    match Session::log_in(place, login, password).await {
-        Ok(_) => Ok(None),
-        Err(NotIn::Right(state, _)) => Ok(Some(state)),
-        Err(NotIn::Other(fault)) => Err(fault),
-    }
+/// Why nobody was let in, a right password in a bad state among them.
+pub async fn proof(place: &Place, login: &str, password: &Secret) -> Result<Option<CredentialState>, NotIn> {
+    Session::log_in(place, login, password).await.map(|_| None)
 }
 
 /// What an account's passwords may be.

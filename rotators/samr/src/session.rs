@@ -7,13 +7,13 @@ use std::io;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use turnlock_kit::{Fault, Kind, Secret};
+use turnlock_kit::{Fault, Kind, NotIn, Secret};
 use zeroize::Zeroizing;
 
 use crate::ntlm;
 use crate::rpc::{self, Call};
 use crate::smb::{Connection, MORE_PROCESSING_REQUIRED, Pipe, SUCCESS};
-use crate::status::{self, NotIn};
+use crate::status;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 

@@ -1,31 +1,9 @@
 //! What Windows' status codes mean to a person, and which of them prove that
 //! nothing changed (MS-ERREF 2.3.1).
 
-use turnlock_kit::{CredentialState, Fault, Kind};
+use turnlock_kit::{CredentialState, Fault, Kind, NotIn};
 
 use crate::session::Place;
-
-/// Why somebody is not in.
-pub(crate) enum NotIn {
-    /// The password is right, but in a state that lets nobody in.
-    Right(CredentialState, Fault),
-    /// Anything else.
-    Other(Fault),
-}
-
-impl From<NotIn> for Fault {
-    fn from(not_in: NotIn) -> Self {
-        match not_in {
-            NotIn::Right(_, fault) | NotIn::Other(fault) => fault,
-        }
-    }
-}
-
-impl From<Fault> for NotIn {
-    fn from(fault: Fault) -> Self {
-        Self::Other(fault)
-    }
-}
 
 /// A change that was refused, or that got no answer.
 pub struct Refusal {

@@ -9,8 +9,8 @@ mod local;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use turnlock_kit::{
-    Admin, Change, Credential, Done, Fault, Finding, Findings, Kind, MayRotate, Rotator, Severity, Threshold, Traits,
-    Verdicts, WorkingSet,
+    Admin, Change, Credential, Done, Fault, Finding, Findings, Kind, Lockout, MayRotate, NotIn, Rotator, Severity,
+    Threshold, Traits, Verdicts, WorkingSet,
 };
 use turnlock_samr::{Place, Ready, Rules, is_possible, limits, proof};
 
@@ -32,18 +32,13 @@ pub struct Account {
     /// On Windows, without a host: a reset by the rights of this very process, which then has to be an administrator's.
     #[serde(default)]
     pub elevated: bool,
-    /// For how many seconds the machine counts failed log-ins; 0 where it never locks an account.
-    #[serde(default = "half_an_hour")]
-    pub lockout_window: u32,
+    /// How failed log-ins are counted there.
+    #[serde(flatten)]
+    pub lockout: Lockout,
 }
 
 fn default_port() -> u16 {
     445
-}
-
-/// What Windows has by default where it locks at all.
-fn half_an_hour() -> u32 {
-    1800
 }
 
 impl Account {
@@ -73,15 +68,7 @@ impl Rotator for Windows {
     const URL_SCHEMES: &'static [&'static str] = &["smb"];
 
     fn traits(account: Option<&Account>) -> Traits {
-        let window = account.map_or_else(half_an_hour, |account| account.lockout_window);
-        Traits {
-            lockout_sensitive: window > 0,
-            lockout_window_ms: u64::from(window) * 1000,
-            // A change that was sent is made within this, or not at all.
-            settle_ms: if window > 0 { 500 } else { 0 },
-            password: limits(),
-            ..Traits::password()
-        }
+        Traits { password: limits(), ..account.map(|account| account.lockout).unwrap_or_default().traits() }
     }
 
     async fn check(account: &Account, current: &Credential, admin: Option<&Admin>) -> Result<Findings, Fault> {
@@ -119,11 +106,6 @@ impl Rotator for Windows {
 
     async fn verify(account: &Account, credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
         let own = WorkingSet::choose(&account.login, credential, None)?;
-        match proof(&account.place()?, own.login, own.password).await {
-            Ok(None) => Ok(Verdicts::accepted()),
-            Ok(Some(state)) => Ok(Verdicts::accepted_but(state)),
-            Err(fault) if fault.kind == Kind::Authentication => Ok(Verdicts::refused()),
-            Err(fault) => Err(fault),
-        }
+        NotIn::verdict(proof(&account.place()?, own.login, own.password).await)
     }
 }
