@@ -391,6 +391,27 @@ fn rules_of_one_machine_refuse_it_there_and_lose_nothing() {
     assert!(everywhere.is_some(), "{}", fleet.world.run(&["status"]).stdout);
 }
 
+/// A machine that is gone for good must not hold up the others.
+#[test]
+fn a_person_may_decide_without_a_machine() {
+    let mut fleet = Fleet::new(false, 0);
+    fleet.machines[1].server.set_policy("min password length", "40").unwrap();
+    fleet.world.run(&["rotate", "App"]);
+    fleet.machines[1].stop();
+    let gone = format!("127.0.0.1:{}", fleet.machines[1].port());
+    let resolve = |host: &str| ["resolve", "App", "--use", "candidate", "--without-host", host].map(str::to_owned);
+    let wrong = resolve("elsewhere");
+    let refused = fleet.world.fails(2, &wrong.each_ref().map(String::as_str));
+    assert!(refused["error"].as_str().unwrap().contains(&gone), "{refused}");
+    assert_ne!(fleet.world.run(&["resolve", "App", "--use", "candidate"]).status, 0, "it cannot be asked");
+    fleet.world.ok(&resolve(&gone).each_ref().map(String::as_str));
+    fleet.world.nothing_is_open();
+    let new = fleet.world.password("App");
+    assert!(fleet.machines[0].accepts("app", &new) && fleet.machines[2].accepts("app", &new));
+    fleet.machines[1].restart();
+    assert!(fleet.machines[1].accepts("app", OLD) && fleet.world.past("App", "previous").contains(&OLD.to_owned()));
+}
+
 #[test]
 fn a_machine_cut_off_in_the_middle_loses_nothing() {
     let fleet = Fleet::new(true, 0);

@@ -22,7 +22,8 @@ Each choice is proven on the target before it is adopted.
 Examples:
   turnlock resolve \"Orders database\" --use candidate
   turnlock resolve \"Orders database\" --use past:3
-  turnlock resolve \"Orders database\" --use password --password - < secret.txt")]
+  turnlock resolve \"Orders database\" --use password --password - < secret.txt
+  turnlock resolve \"Backup account\" --use candidate --without-host srv3   # which is gone for good")]
 pub(super) struct Resolve {
     /// A record: UID, title, folder/title, or an endpoint's name
     name: String,
@@ -32,6 +33,9 @@ pub(super) struct Resolve {
     /// With --use password: asks at the terminal, with `-` reads standard input
     #[arg(long, value_name = "-", num_args = 0..=1, default_missing_value = "?")]
     password: Option<String>,
+    /// Of a record with many hosts: do not ask this one; may be repeated
+    #[arg(long, value_name = "HOST")]
+    without_host: Vec<String>,
     /// Adopt it although the target does not accept it or cannot be asked
     #[arg(long)]
     unverified: bool,
@@ -54,8 +58,11 @@ pub(super) struct Restore {
 
 pub(super) async fn run(context: &Context, resolve: Resolve) -> Result<u8, Failure> {
     let engine = context.engine(false).await?;
-    let case = Case::open(&engine, &resolve.name).await?;
-    let outcome = case.decide(&engine, &resolve).await;
+    let mut case = Case::open(&engine, &resolve.name).await?;
+    let outcome = match case.without(&resolve.without_host) {
+        Ok(()) => case.decide(&engine, &resolve).await,
+        Err(failure) => Err(failure),
+    };
     case.close(&engine);
     outcome.map_err(|failure| case.told(failure))?;
     context.report.answer(&json!({"record": case.uid, "resolved": resolve.which}), || {
@@ -101,6 +108,31 @@ impl Case {
                 Err(error.into())
             }
         }
+    }
+
+    /// Leaves hosts out of what is asked. The record keeps them.
+    fn without(&mut self, hosts: &[String]) -> Result<(), Failure> {
+        let staged = self.stored.stage.iter_mut().map(|attempt| &mut attempt.plan);
+        for plan in staged.chain([&mut self.resolved]) {
+            let Some(serde_json::Value::Array(all)) = plan.account.get_mut("hosts") else {
+                if hosts.is_empty() {
+                    return Ok(());
+                }
+                return Err(Failure::usage("--without-host is for records with many hosts"));
+            };
+            for host in hosts {
+                let before = all.len();
+                all.retain(|one| one.as_str() != Some(host));
+                if all.len() == before {
+                    let names: Vec<&str> = all.iter().filter_map(serde_json::Value::as_str).collect();
+                    return Err(Failure::usage(format!("--without-host {host}: that is none of {}", names.join(", "))));
+                }
+            }
+            if all.is_empty() && !hosts.is_empty() {
+                return Err(Failure::usage("--without-host leaves no host to ask").hint("insist with --unverified"));
+            }
+        }
+        Ok(())
     }
 
     /// The staged plan, where there is one: it knows the endpoint of that day.
