@@ -265,6 +265,18 @@ fn a_change_of_ones_own_proves_the_old_password_again() {
 }
 
 #[test]
+fn a_contained_user_is_altered_in_its_database() {
+    let (server, world) = with_app();
+    world.ok(&["edit", "App", "--set", "turnlock:contained=true"]);
+    let nowhere = world.fails(3, &["rotate", "App"]);
+    assert_eq!(nowhere["kind"], "invalid_input", "{nowhere}");
+    world.ok(&["edit", "App", "--set", "cmdr:db=orders"]);
+    world.ok(&["check", "App"]);
+    rotates(&server, &world, "App", "app");
+    assert!(server.log().contains("ALTER USER of 'app' by 'app'"), "{}", server.log());
+}
+
+#[test]
 fn a_windows_account_is_shown_the_way_to_its_plugin() {
     let (server, world) = with_app();
     world.add("Windows", &server.fields(r"CORP\app"), OLD);

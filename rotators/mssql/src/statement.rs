@@ -63,17 +63,15 @@ pub(crate) fn change(account: &Account, old: Option<&Secret>, new: &Secret) -> R
 pub(crate) fn facts(account: &Account) -> String {
     let login = literal(&account.login);
     let property = |name: &str| format!("CONVERT(nvarchar(40), LOGINPROPERTY({}, '{name}'))", *login);
+    let right = match account.contained {
+        true => "HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'ALTER ANY USER')",
+        false => "HAS_PERMS_BY_NAME(NULL, NULL, 'ALTER ANY LOGIN')",
+    };
     format!(
-        "SELECT CONVERT(nvarchar(128), SERVERPROPERTY('ProductVersion')), \
-         CONVERT(nvarchar(40), HAS_PERMS_BY_NAME(NULL, NULL, 'ALTER ANY {}')), {}, {}, {}",
-        if account.contained { "USER" } else { "LOGIN" },
+        "SELECT CONVERT(nvarchar(128), SERVERPROPERTY('ProductVersion')), CONVERT(nvarchar(40), {right}), {}, {}, {}",
         property("IsLocked"),
         property("IsExpired"),
         property("DaysUntilExpiration"),
-    )
-    .replace(
-        "HAS_PERMS_BY_NAME(NULL, NULL, 'ALTER ANY USER')",
-        "HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'ALTER ANY USER')",
     )
 }
 

@@ -133,7 +133,10 @@ def parse_alter(text):
         text = text[len(wanted):].lstrip()
         return True
 
-    if not (word("ALTER") and (word("LOGIN") or word("USER"))):
+    if not word("ALTER"):
+        return None
+    what = "LOGIN" if word("LOGIN") else "USER" if word("USER") else None
+    if what is None:
         return None
     name, text = unquoted(text, "[", "]")
     if not (word("WITH") and word("PASSWORD") and word("=")):
@@ -144,7 +147,7 @@ def parse_alter(text):
         if not word("="):
             return None
         old, text = literal(text)
-    change = {"name": name, "new": new, "old": old, "must_change": word("MUST_CHANGE"), "unlock": word("UNLOCK")}
+    change = {"what": what, "name": name, "new": new, "old": old, "must_change": word("MUST_CHANGE"), "unlock": word("UNLOCK")}
     return None if text.strip() else change
 
 
@@ -291,7 +294,7 @@ def answer(server, who, text):
     except (ValueError, IndexError):
         change = None
     if change:
-        log(f"ALTER LOGIN of {change['name']!r} by {who!r}")
+        log(f"ALTER {change['what']} of {change['name']!r} by {who!r}")
         refusal = server.alter(who, change)
         return error(*refusal) + done(True) if refusal else done()
     # What clients say of themselves before they ask anything.
