@@ -59,8 +59,8 @@ pub enum Heard {
     Accepted,
     /// It does not.
     Refused,
-    /// Some of its hosts accept it and some do not.
-    Partly,
+    /// Some of its hosts accept it; these do not.
+    Partly(Vec<String>),
     /// The account is locked; asking again would make it worse.
     LockedOut,
     /// It could not be asked.
@@ -155,19 +155,19 @@ pub fn next_step(facts: &Facts) -> Step {
         (_, NotAsked, _) => Step::AskCandidate,
         (_, Accepted, _) => Step::Commit { verified: true },
         (_, LockedOut | CannotAsk(_), _) => Step::Leave,
-        (_, Partly, _) if !facts.applied_again => Step::ApplyAgain,
-        (_, Refused | Partly, NotAsked) => Step::AskCurrent,
-        (_, Refused | Partly, LockedOut | CannotAsk(_)) => Step::Leave,
-        (_, Partly, Accepted) if facts.overlap => Step::Revert,
-        (_, Partly, _) | (_, Refused, Partly) => Step::Park,
+        (_, Partly(_), _) if !facts.applied_again => Step::ApplyAgain,
+        (_, Refused | Partly(_), NotAsked) => Step::AskCurrent,
+        (_, Refused | Partly(_), LockedOut | CannotAsk(_)) => Step::Leave,
+        (_, Partly(_), Accepted) if facts.overlap => Step::Revert,
+        (_, Partly(_), _) | (_, Refused, Partly(_)) => Step::Park,
         (_, Refused, Accepted) if facts.asked_again => Step::Abandon,
         (_, Refused, Accepted) => Step::WaitAndAskAgain,
         (_, Refused, Refused) => match facts.abandoned {
             NotAsked => Step::AskAbandoned,
             Accepted => Step::AdoptAbandoned,
             LockedOut | CannotAsk(_) => Step::Leave,
-            Refused | Partly if facts.can_reset => Step::Reset,
-            Refused | Partly => Step::Park,
+            Refused | Partly(_) if facts.can_reset => Step::Reset,
+            Refused | Partly(_) => Step::Park,
         },
     }
 }
@@ -262,14 +262,14 @@ async fn settle_known(
                 engine.progress(title, "sending the same credential again");
                 facts.can_reset = false;
                 facts.applied_again = true;
-                match apply_again(engine, lease, uid, attempt, candidate, rotator).await {
+                match apply_again(engine, lease, uid, attempt, candidate, &facts.candidate, rotator).await {
                     Ok(again) => {
                         warnings.extend(again.warnings);
                         facts.known = Sure::Yes;
                         facts.candidate = Heard::NotAsked;
                     }
                     // The hosts that have it can give it back.
-                    Err(again) if facts.candidate == Heard::Partly => fault = Some(again),
+                    Err(again) if matches!(facts.candidate, Heard::Partly(_)) => fault = Some(again),
                     Err(again) if again.applied == Applied::No && facts.verify == VerifyBy::None => {
                         // Refused now does not tell what the first sending did.
                         fault = Some(again);
@@ -469,7 +469,10 @@ async fn verify(plan: &Plan, credential: &Credential, rotator: &mut Conversation
         rotator.call(Operation::Verify, &params, plan.deadline_ms, &mut ReadOnly).await;
     match verdicts {
         Ok(Verdicts { verdict: Verdict::Accepted, .. }) => Heard::Accepted,
-        Ok(Verdicts { hosts, .. }) if hosts.iter().any(|host| host.verdict == Some(Verdict::Accepted)) => Heard::Partly,
+        Ok(Verdicts { hosts, .. }) if hosts.iter().any(|host| host.verdict == Some(Verdict::Accepted)) => {
+            let lagging = hosts.into_iter().filter(|host| host.verdict != Some(Verdict::Accepted));
+            Heard::Partly(lagging.map(|host| host.host).collect())
+        }
         Ok(_) => Heard::Refused,
         Err(fault) if fault.kind == Kind::LockedOut => Heard::LockedOut,
         Err(fault) => Heard::CannotAsk(Box::new(fault)),
@@ -484,7 +487,7 @@ impl Heard {
             Self::Refused | Self::NotAsked => {
                 Err(Failure::from(Fault::new(Kind::Authentication, "the target refuses the credential in the vault")))
             }
-            Self::Partly => Err(Failure::from(Fault::new(
+            Self::Partly(_) => Err(Failure::from(Fault::new(
                 Kind::Authentication,
                 "some of the hosts refuse the credential in the vault",
             ))),
@@ -537,11 +540,17 @@ async fn apply_again(
     uid: &Uid,
     attempt: &Attempt,
     candidate: &Credential,
+    heard: &Heard,
     rotator: &mut Conversation,
 ) -> Result<ApplyResult, Fault> {
     let plan = &attempt.plan;
+    let mut account = plan.account.clone();
+    if let Heard::Partly(lagging) = heard {
+        // The others have it, and would count the old credential as a failed log-in.
+        account.insert("hosts".to_owned(), lagging.as_slice().into());
+    }
     let params = ApplyParams {
-        account: plan.account.clone(),
+        account,
         current: plan.current.duplicate(),
         next: Some(candidate.duplicate()),
         admin: duplicate(&plan.admin),
@@ -783,7 +792,7 @@ mod tests {
             assert_eq!(next_step(&Facts { abandoned: Refused, can_reset: true, ..both() }), Step::Reset);
             // Several hosts: the lagging ones once more, else back everywhere.
             let partly = |current, applied_again, overlap| {
-                next_step(&Facts { applied_again, overlap, ..asked(known, Partly, current) })
+                next_step(&Facts { applied_again, overlap, ..asked(known, Partly(Vec::new()), current) })
             };
             assert_eq!(partly(Heard::NotAsked, false, true), Step::ApplyAgain);
             assert_eq!(partly(Heard::NotAsked, true, true), Step::AskCurrent);
@@ -791,7 +800,7 @@ mod tests {
             assert_eq!(partly(Accepted, true, false), Step::Park);
             assert_eq!(partly(Refused, true, true), Step::Park);
             assert_eq!(partly(cannot(), true, true), Step::Leave);
-            assert_eq!(next_step(&asked(known, Refused, Partly)), Step::Park);
+            assert_eq!(next_step(&asked(known, Refused, Partly(Vec::new()))), Step::Park);
         }
         let unaskable = |known| Facts { verify: VerifyBy::None, ..facts(known) };
         assert_eq!(next_step(&unaskable(Sure::Yes)), Step::Commit { verified: false });
@@ -802,7 +811,9 @@ mod tests {
     /// where proof can be had: over every combination of facts.
     #[test]
     fn no_combination_erases_or_commits_without_proof() {
-        let heard = || [Heard::NotAsked, Heard::Accepted, Heard::Refused, Heard::Partly, Heard::LockedOut, cannot()];
+        let heard = || {
+            [Heard::NotAsked, Heard::Accepted, Heard::Refused, Heard::Partly(Vec::new()), Heard::LockedOut, cannot()]
+        };
         for known in [Sure::NoPermit, Sure::No, Sure::Yes, Sure::Unknown] {
             for candidate in heard() {
                 for current in heard() {
