@@ -374,7 +374,8 @@ fn one_machine_that_is_down_before_leaves_all_as_they_were() {
 #[test]
 fn rules_of_one_machine_refuse_it_there_and_lose_nothing() {
     let fleet = Fleet::new(false, 0);
-    fleet.machines[1].server.set_policy("min password length", "40").unwrap();
+    // A rule that cannot be judged beforehand.
+    fleet.machines[1].server.set_policy("minimum password age", "86400").unwrap();
     let output = fleet.world.run(&["rotate", "App", "-o", "json"]);
     assert_ne!(output.status, 0, "{}", output.stdout);
     let told = format!("127.0.0.1:{}: ", fleet.machines[1].port());
@@ -383,9 +384,12 @@ fn rules_of_one_machine_refuse_it_there_and_lose_nothing() {
     for (number, machine) in fleet.machines.iter().enumerate() {
         assert!(held.iter().any(|password| machine.accepts("app", password)), "machine {number}");
     }
-    // Once it takes it, everything comes together.
-    fleet.machines[1].server.set_policy("min password length", "5").unwrap();
+    // Once it takes it, everything comes together, and who has it already is shown nothing old.
+    fleet.machines[1].server.set_policy("minimum password age", "0").unwrap();
+    let failed = |number: usize| fleet.machines[number].failed_logins();
+    let before = (failed(0), failed(2));
     fleet.world.ok(&["recover", "App"]);
+    assert_eq!((failed(0), failed(2)), before, "{}", fleet.machines[0].log());
     let candidate = fleet.world.every_password("App");
     let everywhere = candidate.iter().find(|password| fleet.accept(password) == vec![true; 3]);
     assert!(everywhere.is_some(), "{}", fleet.world.run(&["status"]).stdout);
@@ -395,7 +399,7 @@ fn rules_of_one_machine_refuse_it_there_and_lose_nothing() {
 #[test]
 fn a_person_may_decide_without_a_machine() {
     let mut fleet = Fleet::new(false, 0);
-    fleet.machines[1].server.set_policy("min password length", "40").unwrap();
+    fleet.machines[1].server.set_policy("minimum password age", "86400").unwrap();
     fleet.world.run(&["rotate", "App"]);
     fleet.machines[1].stop();
     let gone = format!("127.0.0.1:{}", fleet.machines[1].port());
@@ -435,5 +439,83 @@ fn a_machine_cut_off_in_the_middle_loses_nothing() {
     }
     assert!(whole > 3, "only {whole} cuts were made");
     assert_eq!(fleet.accept(&fleet.world.password("App")), vec![true; 3]);
+    fleet.world.nothing_is_open();
+}
+
+/// A host has an account of that name, but it is not the one that is meant.
+#[test]
+fn an_account_of_another_domain_is_not_taken_for_the_machines_own() {
+    let machine = Machine::<1800>::of(&[]);
+    machine.create("app", OLD);
+    machine.create_admin("boss", OLD);
+    for admin in [true, false] {
+        let world = World::new();
+        world.add("Boss", &machine.fields("boss"), OLD);
+        let fields = |login: &str| {
+            let fields = machine.fields(login);
+            if admin { fields.with("turnlock:admin=Boss") } else { fields }
+        };
+        world.add("Elsewhere", &fields(r"ELSEWHERE\app"), OLD);
+        let missing = world.fails(3, &["rotate", "Elsewhere"]);
+        assert_eq!((&missing["kind"], &missing["state"]), (&json!("not_found"), &json!("unchanged")), "{missing}");
+        assert!(machine.accepts("app", OLD), "the machine's own account was changed");
+        for (title, login) in [("Named", r"labhost\app"), ("Dotted", r".\app")] {
+            world.add(title, &fields(login), OLD);
+            world.ok(&["rotate", title, "--with-duplicates"]);
+            assert!(machine.accepts("app", &world.password(title)), "{login}");
+            machine.set_password("app", OLD);
+        }
+    }
+}
+
+/// A record of several machines risks no more at each than one of a single machine.
+#[test]
+fn a_wrong_password_for_many_machines_locks_nobody_out() {
+    let fleet = Fleet::new(false, 1800);
+    fleet.world.edit_password("App", "Not-The-Right-1");
+    for command in [["rotate", "App"], ["rotate", "App"], ["verify", "App"], ["check", "App"], ["rotate", "App"]] {
+        fleet.world.fails(3, &command);
+    }
+    for machine in &fleet.machines {
+        assert!(machine.failed_logins() <= 2, "{} refusals; the third would lock the account", machine.failed_logins());
+        assert!(machine.server.accepts("app", OLD).unwrap());
+    }
+}
+
+/// What nobody could prove afterwards is not done.
+#[test]
+fn an_admin_does_not_reset_what_lets_nobody_in() {
+    let machine = Machine::<1800>::of(&[("bad lockout attempt", "3")]);
+    machine.create_admin("boss", OLD);
+    let world = World::new();
+    world.add("Boss", &machine.fields("boss"), OLD);
+    for login in ["locked", "disabled"] {
+        machine.create(login, OLD);
+        world.add(login, &machine.fields(login).with("turnlock:admin=Boss"), OLD);
+    }
+    for _ in 0..3 {
+        assert!(!machine.server.accepts("locked", "wrong").unwrap());
+    }
+    machine.server.set_flags("disabled", "[D          ]").unwrap();
+    for (login, kind) in [("locked", "locked_out"), ("disabled", "permission")] {
+        let refused = world.fails(3, &["rotate", login]);
+        assert_eq!((&refused["kind"], &refused["state"]), (&json!(kind), &json!("unchanged")), "{refused}");
+        assert_eq!(world.password(login), OLD);
+    }
+    world.nothing_is_open();
+}
+
+#[test]
+fn the_strictest_machines_rule_is_known_before_the_first_one_changes() {
+    let fleet = Fleet::new(false, 1800);
+    fleet.machines[1].server.set_policy("min password length", "26").unwrap();
+    let short = fleet.world.fails_with(3, &["rotate", "App", "--password", "-"], "Ten-Chars1");
+    assert_eq!((&short["kind"], &short["state"]), (&json!("policy"), &json!("unchanged")), "{short}");
+    assert_eq!(fleet.accept(OLD), vec![true; 3]);
+    // The next candidate is as long as the strictest wants it.
+    fleet.world.ok(&["rotate", "App"]);
+    let new = fleet.world.password("App");
+    assert!(new.chars().count() >= 26, "{new}");
+    assert_eq!((fleet.accept(&new), fleet.accept(OLD)), (vec![true; 3], vec![false; 3]));
     fleet.world.nothing_is_open();
 }

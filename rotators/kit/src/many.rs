@@ -25,6 +25,11 @@ pub fn trouble<T>(hosts: &[(&str, Result<T, Fault>)]) -> Option<Fault> {
         fault.causes.push(format!("{name}: {}", why.message));
         fault.causes.extend(why.causes.iter().map(|cause| format!("{name}: {cause}")));
         fault.hint = fault.hint.or_else(|| why.hint.clone());
+        // The longest of their minimums suits all of them.
+        let least = |fault: &Fault| fault.learned.as_ref().and_then(|learned| learned.min_length);
+        if least(why) > least(&fault) {
+            fault.learned.clone_from(&why.learned);
+        }
     }
     Some(fault)
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use turnlock_kit::many::{everywhere, trouble, verdicts};
 use turnlock_kit::{
     Admin, Applied, Change, Credential, Done, Fault, Finding, Findings, HostOutcome, Hosts, Kind, Lockout, MayRotate,
-    NotIn, Rotator, Secret, Severity, Threshold, Traits, Verdicts, WorkingSet,
+    NotIn, Rotator, Severity, Threshold, Traits, Verdicts, WorkingSet,
 };
 use turnlock_samr::{Place, Ready, is_possible, limits, proof};
 
@@ -42,13 +42,6 @@ impl Account {
         }
         self.hosts.iter().map(|host| Place::parse(host, self.port).map(|place| (host.as_str(), place))).collect()
     }
-}
-
-/// A machine before the change.
-enum Before {
-    Ready(Box<Ready>),
-    /// An earlier attempt has been here.
-    HasIt,
 }
 
 impl Rotator for Pspasswd {
@@ -98,21 +91,23 @@ impl Rotator for Pspasswd {
         let worker = WorkingSet::choose(&account.login, &change.current, change.admin.as_ref())?;
         let next = change.next_password()?;
         is_possible(next)?;
-        let opened =
-            everywhere(account.places()?, async |(name, place)| (name, before(account, &place, &worker, next).await))
-                .await;
+        let opened = everywhere(account.places()?, async |(name, place)| {
+            let opened = Ready::at(&place, &account.login, &worker).await;
+            let opened = match opened {
+                Ok(mut ready) => ready.would_take(&account.login, next).await.map(|()| ready),
+                Err(fault) => Err(fault),
+            };
+            (name, opened)
+        })
+        .await;
         if let Some(fault) = trouble(&opened) {
             return Err(fault);
         }
-        let open = opened.into_iter().filter_map(|(name, opened)| opened.ok().map(|before| (name, before)));
+        let open = opened.into_iter().filter_map(|(name, opened)| opened.ok().map(|ready| (name, ready)));
 
         let crossed = threshold.cross().await?;
-        let outcomes = everywhere(open, async |(name, before)| {
-            let changed = match before {
-                Before::Ready(mut ready) => ready.change(&account.login, worker.password, next).await,
-                Before::HasIt => Ok(()),
-            };
-            let (applied, fault) = match changed {
+        let outcomes = everywhere(open, async |(name, mut ready)| {
+            let (applied, fault) = match ready.change(&account.login, worker.password, next).await {
                 Ok(()) => (Applied::Yes, None),
                 Err(refusal) if refusal.is_definite => (Applied::No, Some(refusal.fault)),
                 Err(refusal) => (Applied::Unknown, Some(refusal.fault)),
@@ -126,8 +121,7 @@ impl Rotator for Pspasswd {
                 .filter_map(|(outcome, fault)| fault.clone().map(|fault| (outcome.host.as_str(), Err(fault))))
                 .collect();
             if let Some(fault) = trouble(&refused) {
-                let learned = outcomes.iter().find_map(|(_, fault)| fault.as_ref()?.learned.clone());
-                return Err(crossed.definitely_refused(Fault { learned, ..fault }));
+                return Err(crossed.definitely_refused(fault));
             }
         }
         Ok(crossed.done().hosts(outcomes.into_iter().map(|(outcome, _)| outcome).collect()))
@@ -144,15 +138,5 @@ impl Rotator for Pspasswd {
             (name, state)
         });
         verdicts(asked.await)
-    }
-}
-
-async fn before(account: &Account, place: &Place, worker: &WorkingSet<'_>, next: &Secret) -> Result<Before, Fault> {
-    match Ready::at(place, &account.login, worker).await {
-        Ok(ready) => Ok(Before::Ready(Box::new(ready))),
-        Err(fault) if fault.kind == Kind::Authentication && !worker.is_admin => {
-            proof(place, worker.login, next).await.map(|_| Before::HasIt).map_err(|_| fault)
-        }
-        Err(fault) => Err(fault),
     }
 }

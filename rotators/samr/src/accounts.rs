@@ -2,11 +2,11 @@
 //! stands behind each: an account's own change, an administrator's reset, and
 //! the machine's rules.
 
-use turnlock_kit::{Fault, Kind, Secret};
+use turnlock_kit::{Fault, Kind, PasswordLimits, Secret};
 
 use crate::crypt::{self, Digested};
 use crate::rpc::{Call, Results};
-use crate::session::{Session, bare};
+use crate::session::{Session, bare, domain_of};
 use crate::status::{self, Refusal};
 
 const ENUMERATE_DOMAINS: u16 = 6;
@@ -15,6 +15,7 @@ const OPEN_DOMAIN: u16 = 7;
 const QUERY_DOMAIN: u16 = 8;
 const LOOK_UP_NAMES: u16 = 17;
 const OPEN_USER: u16 = 34;
+const QUERY_USER: u16 = 36;
 const CHANGE_PASSWORD: u16 = 55;
 const CONNECT: u16 = 57;
 const SET_USER: u16 = 58;
@@ -50,6 +51,18 @@ impl Rules {
         words.extend((self.min_age > 0).then(|| format!("no change within {} s of the last one", self.min_age)));
         format!("the machine wants: {}", words.join("; "))
     }
+
+    pub(crate) fn is_long_enough(&self, new: &Secret) -> bool {
+        crypt::units(new) >= usize::from(self.min_length)
+    }
+
+    /// A fault that tells them, to people and to who draws the next password.
+    pub(crate) fn told(&self, mut fault: Fault) -> Fault {
+        let min_length = Some(u32::from(self.min_length));
+        fault.learned = Some(Box::new(PasswordLimits { min_length, ..PasswordLimits::default() }));
+        fault.causes.push(self.words());
+        fault
+    }
 }
 
 impl Session {
@@ -78,10 +91,12 @@ impl Session {
     /// Finds an account, and asks for the right to reset it. Nothing changes.
     ///
     /// # Errors
-    /// `not_found`, or `permission` where whoever is logged in may not.
+    /// `not_found`, `permission` where whoever is logged in may not, and what
+    /// would keep everybody from proving a new password.
     pub(crate) async fn resettable(&mut self, login: &str) -> Result<Resettable, Fault> {
-        const FORCE_PASSWORD_CHANGE: u32 = 0x80;
-        let domain = self.domain().await?;
+        // To set the password and, if that may be, to see what state it is in.
+        const OF_AN_ACCOUNT: [u32; 2] = [0x90, 0x80];
+        let domain = self.domain(login).await?;
         let call = Call::new(LOOK_UP_NAMES).bytes(&domain).number(1).number(1000).number(0).number(1).text(bare(login));
         let answer = self.call(&call).await?;
         let mut results = Results::of(&answer).map_err(|error| self.garbage(&error))?;
@@ -93,11 +108,48 @@ impl Session {
             results.number()
         };
         let identifier = identifier().map_err(|error| self.garbage(&error))?;
-        let call = Call::new(OPEN_USER).bytes(&domain).number(FORCE_PASSWORD_CHANGE).number(identifier);
-        match self.handle(&call).await? {
-            Ok(handle) => Ok(Resettable { handle, login: login.to_owned() }),
-            Err(status) => Err(status::of_reset(self.place(), self.login(), login, status).fault),
+        let mut refused = 0;
+        for access in OF_AN_ACCOUNT {
+            let call = Call::new(OPEN_USER).bytes(&domain).number(access).number(identifier);
+            match self.handle(&call).await? {
+                Ok(handle) => {
+                    if let Some(status) = self.closed_account(&handle).await? {
+                        return Err(status::of_reset(self.place(), self.login(), login, status).fault);
+                    }
+                    return Ok(Resettable { handle, login: login.to_owned() });
+                }
+                Err(status) => refused = status,
+            }
         }
+        Err(status::of_reset(self.place(), self.login(), login, refused).fault)
+    }
+
+    /// Why an account lets nobody in, as far as it may be looked at.
+    async fn closed_account(&mut self, handle: &[u8; HANDLE]) -> Result<Option<u32>, Fault> {
+        const OF_ITS_STATE: u16 = 16;
+        const DISABLED: u32 = 0x1;
+        const LOCKED: u32 = 0x400;
+        let answer = self.call(&Call::new(QUERY_USER).bytes(handle).short(OF_ITS_STATE)).await?;
+        let mut results = Results::of(&answer).map_err(|error| self.garbage(&error))?;
+        if results.status != 0 {
+            return Ok(None);
+        }
+        let mut flags = || {
+            let (_pointer, _kind) = (results.number()?, results.short()?);
+            results.number()
+        };
+        let flags = flags().map_err(|error| self.garbage(&error))?;
+        let states = [(DISABLED, 0xc000_0072), (LOCKED, 0xc000_0234)];
+        Ok(states.into_iter().find(|(flag, _)| flags & flag != 0).map(|(_, status)| status))
+    }
+
+    /// Refuses an account that the machine does not keep: one of another domain
+    /// may have a namesake here.
+    ///
+    /// # Errors
+    /// `not_found` for such a one.
+    pub(crate) async fn keeps(&mut self, login: &str) -> Result<(), Fault> {
+        if domain_of(login).is_some() { self.connected(login).await.map(drop) } else { Ok(()) }
     }
 
     /// Gives an account another password, by an administrator.
@@ -122,7 +174,7 @@ impl Session {
     pub(crate) async fn rules(&mut self) -> Option<Rules> {
         const OF_PASSWORDS: u16 = 1;
         const COMPLEX: u32 = 1;
-        let domain = self.domain().await.ok()?;
+        let domain = self.domain("").await.ok()?;
         let answer = self.call(&Call::new(QUERY_DOMAIN).bytes(&domain).short(OF_PASSWORDS)).await.ok()?;
         let mut results = Results::of(&answer).ok().filter(|results| results.status == 0)?;
         let _pointer = results.number().ok()?;
@@ -135,15 +187,28 @@ impl Session {
         Some(Rules { min_length, history, complex, min_age })
     }
 
-    /// Opens the machine's own domain, the one beside the built-in.
-    async fn domain(&mut self) -> Result<[u8; HANDLE], Fault> {
-        // To connect, list and look up; to look up and, if that may be, read the rules.
+    /// Finds the machine's own domain, the one beside the built-in, which has to
+    /// be the account's.
+    async fn connected(&mut self, login: &str) -> Result<([u8; HANDLE], String), Fault> {
+        // To connect, list and look up.
         const OF_THE_SERVER: u32 = 0x31;
-        const OF_A_DOMAIN: [u32; 2] = [0x201, 0x200];
         let server = format!("\\\\{}", self.place().host);
         let call = Call::new(CONNECT).ended_text(&server).number(OF_THE_SERVER);
         let connected = self.handle(&call).await?.map_err(|status| self.closed(status))?;
         let name = self.name_of_the_domain(&connected).await?;
+        if domain_of(login).is_some_and(|domain| !domain.eq_ignore_ascii_case(&name)) {
+            let message = format!("{} keeps the accounts of {name}, and \"{login}\" is none of them", self.place());
+            return Err(Fault::new(Kind::NotFound, message)
+                .hint("name a controller of the account's domain, or use the plugin adpasswd"));
+        }
+        Ok((connected, name))
+    }
+
+    /// Opens the machine's own domain.
+    async fn domain(&mut self, login: &str) -> Result<[u8; HANDLE], Fault> {
+        // To look up and, if that may be, read the rules.
+        const OF_A_DOMAIN: [u32; 2] = [0x201, 0x200];
+        let (connected, name) = self.connected(login).await?;
         let answer = self.call(&Call::new(LOOK_UP_DOMAIN).bytes(&connected).text(&name)).await?;
         let mut results = Results::of(&answer).map_err(|error| self.garbage(&error))?;
         if results.status != 0 {

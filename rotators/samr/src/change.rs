@@ -22,7 +22,12 @@ impl Ready {
     pub async fn at(place: &Place, login: &str, worker: &WorkingSet<'_>) -> Result<Self, Fault> {
         let mut session = Session::log_in(place, worker.login, worker.password).await?;
         session.speak_of_accounts().await?;
-        let resettable = if worker.is_admin { Some(session.resettable(login).await?) } else { None };
+        let resettable = if worker.is_admin {
+            Some(session.resettable(login).await?)
+        } else {
+            session.keeps(login).await?;
+            None
+        };
         Ok(Self { session, resettable })
     }
 
@@ -40,11 +45,24 @@ impl Ready {
         if refusal.fault.kind == Kind::Policy
             && let Some(rules) = self.rules().await
         {
-            let min_length = Some(u32::from(rules.min_length));
-            refusal.fault.learned = Some(Box::new(PasswordLimits { min_length, ..PasswordLimits::default() }));
-            refusal.fault.causes.push(rules.words());
+            refusal.fault = rules.told(refusal.fault);
         }
         Err(refusal)
+    }
+
+    /// Whether a new password is long enough, where the machine tells its rules.
+    ///
+    /// # Errors
+    /// `policy` when it is not.
+    pub async fn would_take(&mut self, login: &str, new: &Secret) -> Result<(), Fault> {
+        match self.rules().await {
+            Some(rules) if !rules.is_long_enough(new) => {
+                let message =
+                    format!("{} refuses this password for \"{login}\": it is too short", self.session.place());
+                Err(rules.told(Fault::new(Kind::Policy, message)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The machine's rules; nothing where it does not tell whoever is logged in.

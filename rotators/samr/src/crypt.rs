@@ -59,6 +59,11 @@ pub(crate) fn rc4(key: &[u8; 16], data: &mut [u8]) {
     Rc4::<U16>::new(key.into()).apply_keystream(data);
 }
 
+/// How long a password is, as Windows counts.
+pub(crate) fn units(password: &Secret) -> usize {
+    utf16(password).len() / 2
+}
+
 /// Random bytes, the password at their end, and its length.
 fn filled(new: &Secret) -> Option<Zeroizing<[u8; BUFFER + 4]>> {
     let new = utf16(new);

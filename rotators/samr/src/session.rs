@@ -61,6 +61,11 @@ pub(crate) fn bare(login: &str) -> &str {
     login.rsplit_once('\\').map_or(login, |(_, bare)| bare)
 }
 
+/// The domain before it; nothing where the machine's own is meant.
+pub(crate) fn domain_of(login: &str) -> Option<&str> {
+    login.rsplit_once('\\').map(|(domain, _)| domain).filter(|domain| !["", "."].contains(domain))
+}
+
 /// A session that is logged in.
 pub(crate) struct Session {
     connection: Connection,
@@ -95,7 +100,7 @@ impl Session {
         if status != MORE_PROCESSING_REQUIRED {
             return Err(status::of_log_in(place, login, status));
         }
-        let (domain, user) = login.rsplit_once('\\').unwrap_or(("", login));
+        let (domain, user) = (domain_of(login).unwrap_or_default(), bare(login));
         let token = Connection::token(&challenge).map_err(lost)?;
         let answer = ntlm::answer(token, user, domain, &place.host, password).ok_or_else(|| {
             Fault::new(Kind::Unsupported, format!("{place} takes no log-in by NTLM"))
@@ -189,6 +194,13 @@ fn of_lost_log_in(place: &Place, login: &str, error: &io::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_has_a_domain_or_is_the_machines_own() {
+        for (login, domain) in [("app", None), (r".\app", None), (r"\app", None), (r"LAB\app", Some("LAB"))] {
+            assert_eq!((domain_of(login), bare(login)), (domain, "app"));
+        }
+    }
 
     #[test]
     fn a_host_is_written_in_many_ways() {
