@@ -193,6 +193,8 @@ fn of_lost_log_in(place: &Place, login: &str, error: &io::Error) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
@@ -217,5 +219,61 @@ mod tests {
         for bad in ["", r"\\", "srv1:x", "[::1", ":445"] {
             assert!(place(bad).is_err() || bad == "[::1", "{bad}");
         }
+    }
+
+    /// A message of a server, framed.
+    fn message(command: u16, number: u64, status: u32, body: &[u8]) -> Vec<u8> {
+        let mut message = b"\xfeSMB\x40\0\x01\0".to_vec();
+        message.extend(status.to_le_bytes());
+        message.extend(command.to_le_bytes());
+        message.extend([1, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        message.extend(number.to_le_bytes());
+        message.extend([0; 8]);
+        message.extend(7u64.to_le_bytes());
+        message.extend([0; 16]);
+        message.extend(body);
+        [&u32::try_from(message.len()).unwrap().to_be_bytes()[..], &message].concat()
+    }
+
+    /// What a server says that knows no password, and lets everybody in.
+    fn impostor() -> Vec<Vec<u8>> {
+        let cipher = [2, 0, 4, 0, 0, 0, 0, 0, 1, 0, 2, 0];
+        let negotiated = [&[65, 0, 1, 0, 0x11, 3, 1, 0][..], &[0; 48], &[128, 0, 0, 0], &128u32.to_le_bytes(), &cipher];
+        let challenge = [
+            b"NTLMSSP\0\x02\0\0\0".as_slice(),
+            &[0; 8],
+            &0xe288_8235_u32.to_le_bytes(),
+            &[9; 16],
+            &[4, 0, 4, 0, 56, 0, 0, 0],
+            &[0; 12],
+        ]
+        .concat();
+        let challenged = [&[9, 0, 0, 0, 72, 0, u8::try_from(challenge.len()).unwrap(), 0][..], &challenge].concat();
+        vec![
+            message(0, 0, SUCCESS, &negotiated.concat()),
+            message(1, 1, MORE_PROCESSING_REQUIRED, &challenged),
+            message(1, 2, SUCCESS, &[9, 0, 0, 0, 72, 0, 0, 0]),
+        ]
+    }
+
+    /// Being let in is no proof: who does not know the password cannot sign.
+    #[tokio::test]
+    async fn a_server_that_says_yes_without_knowing_the_password_is_not_believed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = Place { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for answer in impostor() {
+                let length = stream.read_u32().await.unwrap();
+                stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+                stream.write_all(&answer).await.unwrap();
+            }
+        };
+        let password = Secret::new("Whatever-It-Is-1".to_owned());
+        let ((), logged_in) = tokio::join!(serve, Session::log_in(&place, "app", &password));
+        let fault = Fault::from(logged_in.err().unwrap());
+        assert_eq!(fault.kind, Kind::Unsupported, "{fault:?}");
+        assert!(fault.message.contains("did not prove that it knows the password"), "{fault:?}");
+        assert_eq!(fault.causes, ["its signature is wrong"], "{fault:?}");
     }
 }
