@@ -547,25 +547,26 @@ impl Target for Mssql {
     }
 }
 
-struct Machine(SmbServer);
+/// A machine, and the plugin that serves it.
+struct Machine(SmbServer, &'static str);
 
 impl Machine {
     /// A machine that locks an account at the third wrong password.
-    fn start() -> Self {
+    fn start(plugin: &'static str) -> Self {
         let policy = vec![("bad lockout attempt", "3")];
         let server = SmbServer::start(SmbOptions { policy, ..SmbOptions::default() }).unwrap();
         server.create(LOGIN, BEGIN).unwrap();
-        Self(server)
+        Self(server, plugin)
     }
 }
 
 impl Target for Machine {
     fn plugin(&self) -> &'static str {
-        "windows"
+        self.1
     }
     fn fields(&self) -> Vec<String> {
-        let url = format!("smb://{}", self.0.host());
-        ["--login", LOGIN, "--url", &url].map(str::to_owned).to_vec()
+        let (plugin, host) = (format!("cmdr:plugin={}", self.1), format!("cmdr:host={}", self.0.host()));
+        ["--login", LOGIN, "--set", &plugin, "--set", &host].map(str::to_owned).to_vec()
     }
     fn reset(&self) {
         self.0.set_password(LOGIN, BEGIN).unwrap();
@@ -671,12 +672,17 @@ fn active_directory_killed_at_every_durable_operation() {
 
 #[test]
 fn windows_killed_at_every_message() {
-    every_message(&Machine::start(), Story::Succeeds, &[When::Before, When::After]);
+    every_message(&Machine::start("windows"), Story::Succeeds, &[When::Before, When::After]);
+}
+
+#[test]
+fn pspasswd_killed_at_every_message() {
+    every_message(&Machine::start("pspasswd"), Story::Succeeds, BOTH);
 }
 
 #[test]
 fn windows_with_a_wrong_password_killed_at_every_message() {
-    every_message(&Machine::start(), Story::WrongCurrent, &[When::Before, When::After]);
+    every_message(&Machine::start("windows"), Story::WrongCurrent, &[When::Before, When::After]);
 }
 
 #[test]

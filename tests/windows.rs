@@ -25,12 +25,13 @@ const OLD: &str = "Old-And-Tired-1";
 
 /// A machine behind a door at 127.0.0.1, where every test looks for its server.
 /// It counts failed log-ins for so many seconds, by its records' word.
-struct Machine<const WINDOW: u32 = 1800> {
+/// It is served by the plugin for one machine, or by the one for many.
+struct Machine<const WINDOW: u32 = 1800, const MANY: bool = false> {
     server: SmbServer,
     door: Proxy,
 }
 
-impl<const WINDOW: u32> Machine<WINDOW> {
+impl<const WINDOW: u32, const MANY: bool> Machine<WINDOW, MANY> {
     fn with(options: SmbOptions) -> Self {
         let server = SmbServer::start(options).unwrap();
         let door = Proxy::start(server.address()).unwrap();
@@ -42,8 +43,8 @@ impl<const WINDOW: u32> Machine<WINDOW> {
     }
 }
 
-impl<const WINDOW: u32> Target for Machine<WINDOW> {
-    const PLUGIN: &'static str = "windows";
+impl<const WINDOW: u32, const MANY: bool> Target for Machine<WINDOW, MANY> {
+    const PLUGIN: &'static str = if MANY { "pspasswd" } else { "windows" };
     const SCHEME: &'static str = "smb";
     const SERVER: &'static str = "Windows, by SMB 3.1.1";
     const HELD_AFTER: [u64; 3] = [0, 300, 700];
@@ -59,6 +60,14 @@ impl<const WINDOW: u32> Target for Machine<WINDOW> {
     }
     fn port(&self) -> u16 {
         self.door.port()
+    }
+    fn fields_at(&self, login: &str, port: u16) -> Fields {
+        let (url, custom) = if MANY {
+            (None, vec!["cmdr:plugin=pspasswd".to_owned(), format!("cmdr:host=127.0.0.1:{port}")])
+        } else {
+            (Some(format!("smb://127.0.0.1:{port}")), Vec::new())
+        };
+        Fields { login: login.to_owned(), url, custom }.with(self.trusted())
     }
     fn ca(&self) -> PathBuf {
         panic!("SMB knows no authority")
@@ -130,6 +139,23 @@ mod where_accounts_are_never_locked {
         verify_finds_drift_and_history_repairs_it,
         a_connection_cut_at_any_byte_loses_nothing,
         a_held_rotation_shows_no_secret,
+    );
+}
+
+/// The promises again, for the plugin for many machines.
+mod one_of_many {
+    crate::promises::promises!(crate::Machine<1800, true>:
+        the_new_secret_works_and_the_old_one_stops,
+        a_healthy_rotation_spends_no_failed_log_in,
+        a_wrong_current_secret_changes_nothing_and_is_told_apart,
+        an_admin_resets_an_account_whose_secret_is_lost,
+        an_admin_without_the_right_changes_nothing,
+        hostile_logins_survive,
+        hostile_passwords_survive,
+        check_changes_nothing_and_says_what_it_found,
+        a_connection_cut_at_any_byte_loses_nothing,
+        no_secret_is_seen_anywhere,
+        two_runs_on_one_account_rotate_it_once,
     );
 }
 

@@ -19,8 +19,9 @@ pub async fn everywhere<I, T>(items: impl IntoIterator<Item = I>, work: impl Asy
 pub fn trouble<T>(hosts: &[(&str, Result<T, Fault>)]) -> Option<Fault> {
     let faults: Vec<(&str, &Fault)> =
         hosts.iter().filter_map(|(name, result)| result.as_ref().err().map(|fault| (*name, fault))).collect();
-    let kind = faults.first()?.1.kind;
-    let mut fault = Fault::new(kind, format!("{} of {} hosts are in the way", faults.len(), hosts.len()));
+    let (name, first) = faults.first()?;
+    let message = format!("{} of {} hosts are in the way; {name}: {}", faults.len(), hosts.len(), first.message);
+    let mut fault = Fault::new(first.kind, message);
     for (name, why) in &faults {
         fault.causes.push(format!("{name}: {}", why.message));
         fault.causes.extend(why.causes.iter().map(|cause| format!("{name}: {cause}")));

@@ -17,6 +17,8 @@ const FAULT: u8 = 3;
 const BIND: u8 = 11;
 const BIND_ACCEPTED: u8 = 12;
 const HEADER: usize = 16;
+/// The flags of a message in one fragment.
+const FIRST_AND_LAST: u8 = 3;
 
 /// The request to speak of accounts.
 pub(crate) fn bind() -> Vec<u8> {
@@ -110,7 +112,6 @@ impl Call {
 }
 
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    const FIRST_AND_LAST: u8 = 3;
     let length = u16::try_from(HEADER + body.len()).unwrap_or(u16::MAX).to_le_bytes();
     let head = [5, 0, kind, FIRST_AND_LAST, 0x10, 0, 0, 0];
     [&head[..], &length, &[0, 0], &[1, 0, 0, 0], body].concat()
@@ -129,7 +130,9 @@ impl<'a> Results<'a> {
     /// Reads an answer. A call that could not be made has only a status.
     pub(crate) fn of(answer: &'a [u8]) -> io::Result<Self> {
         let none = || short_of("an answer to a call");
-        let body = answer.get(HEADER + 8..).ok_or_else(none)?;
+        // In more fragments than one the status stands elsewhere.
+        let is_whole = answer.get(3).is_some_and(|flags| flags & FIRST_AND_LAST == FIRST_AND_LAST);
+        let body = answer.get(HEADER + 8..).filter(|_| is_whole).ok_or_else(none)?;
         match answer.get(2) {
             Some(&RESPONSE) => {
                 let (bytes, status) = body.split_at_checked(body.len().wrapping_sub(4)).ok_or_else(none)?;
@@ -137,8 +140,10 @@ impl<'a> Results<'a> {
                 Ok(Self { bytes, place: 0, status })
             }
             Some(&FAULT) => {
-                let status = body.get(..4).and_then(|four| four.try_into().ok()).ok_or_else(none)?;
-                Ok(Self { bytes: &[], place: 0, status: u32::from_le_bytes(status) })
+                let status = body.get(..4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes);
+                // A fault without a number is no success.
+                let status = status.filter(|status| *status != 0).ok_or_else(none)?;
+                Ok(Self { bytes: &[], place: 0, status })
             }
             _ => Err(none()),
         }
@@ -200,7 +205,12 @@ mod tests {
         assert_eq!((results.number().unwrap(), results.status), (7, 0xc000_006c));
         assert!(results.number().is_err());
         assert_eq!(Results::of(&head(FAULT, &[0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0])).unwrap().status, 5);
-        for garbage in [&[][..], &[5, 0, 2], &head(RESPONSE, &[0; 4]), &head(BIND, &[0; 12])] {
+        let mut first_of_more = told.clone();
+        first_of_more[3] = 1;
+        let unnumbered = head(FAULT, &[0; 12]);
+        for garbage in
+            [&[][..], &[5, 0, 2], &head(RESPONSE, &[0; 4]), &head(BIND, &[0; 12]), &first_of_more, &unnumbered]
+        {
             assert!(Results::of(garbage).is_err(), "{garbage:?}");
         }
         let accepted = [&[0; 8][..], &[3, 0, b'a', b'b', 0, 0, 0, 0], &[1, 0, 0, 0], &[0, 0, 0, 0]].concat();
