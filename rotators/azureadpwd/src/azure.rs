@@ -1,0 +1,1 @@
+//! What the application may do to resources in Azure.
