@@ -55,6 +55,11 @@ trait Target {
     fn can_be_asked(&self) -> bool {
         true
     }
+    /// Whether Turnlock can ask it. Where it cannot, a change whose answer was
+    /// lost is sent again, and a refusal then needs a person.
+    fn can_be_proven(&self) -> bool {
+        self.can_be_asked()
+    }
 }
 
 /// How a round that nobody kills ends.
@@ -205,7 +210,11 @@ impl<'a, T: Target> Stage<'a, T> {
 
     /// After `recover`: nothing open, and the vault's current credential works.
     fn assert_converges(&self, round: &str) {
-        let recovered = self.run(&["recover"], &[]);
+        let mut recovered = self.run(&["recover"], &[]);
+        if self.story == Story::NoPermission && !self.target.can_be_proven() && recovered.status != 0 {
+            assert_eq!(recovered.status, 5, "{round}: recover said {}{}", recovered.stdout, recovered.stderr);
+            recovered = self.run(&["resolve", RECORD, "--use", "current", "--unverified"], &[]);
+        }
         // An account that nobody can log in to, or reach, stays open until somebody can.
         if self.story == Story::Succeeds || self.story == Story::NoPermission {
             assert_eq!(recovered.status, 0, "{round}: recover said {}{}", recovered.stdout, recovered.stderr);

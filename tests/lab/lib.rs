@@ -19,6 +19,7 @@
 
 pub mod ca;
 mod dns;
+pub mod entra;
 mod error;
 pub mod interposer;
 mod ldif;
@@ -42,6 +43,7 @@ mod unix_host;
 
 pub use ca::Authority;
 pub use dns::NameServer;
+pub use entra::Entra;
 pub use error::{LabError, Result};
 pub use mssql::{SqlServer, SqlServerOptions};
 pub use mysql_family::{AccountOptions, Flavor, MysqlOptions, MysqlServer};

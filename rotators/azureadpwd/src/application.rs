@@ -48,10 +48,12 @@ impl<'a> Application<'a> {
         match (proofs.next(), proofs.next()) {
             (Some(proof), None) => Ok(Self { id, proof }),
             (None, _) => {
-                Err(Fault::new(Kind::InvalidInput, format!("there is no secret for the application \"{id}\"")).hint(hint))
+                Err(Fault::new(Kind::InvalidInput, format!("there is no secret for the application \"{id}\""))
+                    .hint(hint))
             }
             (Some(_), Some(_)) => {
-                let message = format!("there are several secrets for the application \"{id}\", and only one is its own");
+                let message =
+                    format!("there are several secrets for the application \"{id}\", and only one is its own");
                 Err(Fault::new(Kind::InvalidInput, message).hint(
                     "keep one of azure_secret, azure_certificate and the admin record's password in both records together",
                 ))
@@ -78,7 +80,12 @@ mod tests {
         assert!(matches!(Application::of(Some(&admin("a", &[CLIENT_SECRET]))).unwrap().proof, Proof::Secret(_)));
         assert!(matches!(Application::of(Some(&admin("a", &[CERTIFICATE]))).unwrap().proof, Proof::Certificate(_)));
         assert!(matches!(Application::of(Some(&admin("a", &[field::PASSWORD]))).unwrap().proof, Proof::Secret(_)));
-        for wrong in [None, Some(admin("", &[CLIENT_SECRET])), Some(admin("a", &[])), Some(admin("a", &[CLIENT_SECRET, CERTIFICATE]))] {
+        for wrong in [
+            None,
+            Some(admin("", &[CLIENT_SECRET])),
+            Some(admin("a", &[])),
+            Some(admin("a", &[CLIENT_SECRET, CERTIFICATE])),
+        ] {
             let fault = Application::of(wrong.as_ref()).unwrap_err();
             assert!(fault.kind == Kind::InvalidInput && fault.hint.is_some(), "{fault:?}");
         }

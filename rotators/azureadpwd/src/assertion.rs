@@ -72,9 +72,7 @@ impl Identity {
         let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let mut text = Zeroizing::new(format!("{}.{}", part(header), part(claims)));
         let mut signature = vec![0; self.key.public_modulus_len()];
-        self.key
-            .sign(&RSA_PSS_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature)
-            .map_err(|_| failed())?;
+        self.key.sign(&RSA_PSS_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).map_err(|_| failed())?;
         text.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut text);
         Ok(Secret::new(std::mem::take(&mut *text)))

@@ -35,7 +35,9 @@ const DEFENSE: &str = "dod-graph.microsoft.us";
 impl Cloud {
     fn hosts(self) -> [&'static str; 3] {
         match self {
-            Self::Global | Self::AzureCloud => ["login.microsoftonline.com", "graph.microsoft.com", "management.azure.com"],
+            Self::Global | Self::AzureCloud => {
+                ["login.microsoftonline.com", "graph.microsoft.com", "management.azure.com"]
+            }
             Self::UsGov | Self::AzureUSGovernment => {
                 ["login.microsoftonline.us", "graph.microsoft.us", "management.usgovcloudapi.net"]
             }
@@ -188,7 +190,9 @@ mod tests {
         for tenant in ["", " ", "None/..", "a/b", "..", "common", "t?x", "t#x", "%2e"] {
             assert_eq!(Endpoints::of(&account(tenant)).unwrap_err().kind, Kind::InvalidInput, "{tenant:?}");
         }
-        for endpoint in ["http://graph.example.com", "graph.example.com", "https://user:pw@host", "https://h/?a", "ftp://h"] {
+        for endpoint in
+            ["http://graph.example.com", "graph.example.com", "https://user:pw@host", "https://h/?a", "ftp://h"]
+        {
             let wrong = Account { graph_endpoint: Some(endpoint.to_owned()), ..account("t-1") };
             let fault = Endpoints::of(&wrong).unwrap_err();
             assert!(fault.message.contains("graph_endpoint") && !fault.message.contains("pw"), "{endpoint}: {fault:?}");

@@ -272,7 +272,8 @@ mod tests {
     use super::*;
 
     fn address(login: &str) -> Url {
-        below(&Url::parse("https://graph.microsoft.com/").unwrap(), &format!("v1.0/{}", place_of(login).unwrap())).unwrap()
+        below(&Url::parse("https://graph.microsoft.com/").unwrap(), &format!("v1.0/{}", place_of(login).unwrap()))
+            .unwrap()
     }
 
     #[test]

@@ -189,7 +189,9 @@ impl Rotator for AzureAdPwd {
         let crossed = threshold.cross().await?;
         match graph.change(user.as_ref(), next, until).await {
             Ok(Duration::ZERO) => Ok(crossed.done()),
-            Ok(waited) => Ok(crossed.done().warning(format!("Graph was busy and made us wait for {} s", waited.as_secs()))),
+            Ok(waited) => {
+                Ok(crossed.done().warning(format!("Graph was busy and made us wait for {} s", waited.as_secs())))
+            }
             Err(refusal) if refusal.is_definite => Err(crossed.definitely_refused(refusal.fault)),
             Err(refusal) => Err(refusal.fault),
         }
@@ -221,12 +223,18 @@ fn of_user(account: &Account, user: Option<&User>) -> Vec<Finding> {
                 );
             }
             if user.user_type.as_deref() == Some("Guest") {
-                find(Severity::Info, "the user is a guest: one that logs in at its own organization has no password here");
+                find(
+                    Severity::Info,
+                    "the user is a guest: one that logs in at its own organization has no password here",
+                );
             }
         }
     }
     if account.azure_reset == Reset::AuthenticationMethods {
-        find(Severity::Warning, "azure_reset = authentication-methods: the user has to change the password at the next sign-in");
+        find(
+            Severity::Warning,
+            "azure_reset = authentication-methods: the user has to change the password at the next sign-in",
+        );
     }
     findings
 }
@@ -241,6 +249,7 @@ async fn in_azure(account: &Account, _: Option<&Admin>, session: &Session, _: In
     // Named where it is used: a log-in for Azure Resource Manager goes the same way.
     let _ = &session.login;
     let asked = account.azure_subscription_id.is_some();
-    let message = "azure_subscription_id: this build does not look for roles in Azure (Cargo feature `rbac`)".to_owned();
+    let message =
+        "azure_subscription_id: this build does not look for roles in Azure (Cargo feature `rbac`)".to_owned();
     asked.then_some(Finding { severity: Severity::Info, message }).into_iter().collect()
 }

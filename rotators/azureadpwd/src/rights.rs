@@ -60,13 +60,18 @@ pub(crate) fn judge(claims: Option<&Claims>, reset: Reset) -> (MayRotate, Vec<Fi
         find(Severity::Info, "the token does not tell what the application may do".to_owned());
         return (MayRotate::Unknown, findings);
     };
-    let held: Vec<&Role> = ROLES.iter().filter(|role| claims.wids.iter().any(|id| id.eq_ignore_ascii_case(role.0))).collect();
+    let held: Vec<&Role> =
+        ROLES.iter().filter(|role| claims.wids.iter().any(|id| id.eq_ignore_ascii_case(role.0))).collect();
     let names = |held: &[&str]| if held.is_empty() { "none".to_owned() } else { held.join(", ") };
     let roles: Vec<&str> = claims.roles.iter().map(String::as_str).collect();
     let directory: Vec<&str> = held.iter().map(|role| role.1).collect();
     find(
         Severity::Info,
-        format!("the application's permissions: {}; known roles in the directory: {}", names(&roles), names(&directory)),
+        format!(
+            "the application's permissions: {}; known roles in the directory: {}",
+            names(&roles),
+            names(&directory)
+        ),
     );
     let permitted = roles.iter().any(|role| permissions(reset).contains(role));
     let entitled = held.iter().any(|role| role.2 != Reach::Powerful);
@@ -78,7 +83,10 @@ pub(crate) fn judge(claims: Option<&Claims>, reset: Reset) -> (MayRotate, Vec<Fi
         }
         (true, false) | (false, true) => {
             let what = if permitted { "role in the directory" } else { "permission" };
-            find(Severity::Warning, format!("the application has no known {what} to reset passwords: {}", missing(reset)));
+            find(
+                Severity::Warning,
+                format!("the application has no known {what} to reset passwords: {}", missing(reset)),
+            );
             MayRotate::Unknown
         }
     };
@@ -89,7 +97,10 @@ pub(crate) fn judge(claims: Option<&Claims>, reset: Reset) -> (MayRotate, Vec<Fi
     if !more.is_empty() {
         find(
             Severity::Warning,
-            format!("the application may do far more than reset passwords: {}; give it an application of its own", more.join(", ")),
+            format!(
+                "the application may do far more than reset passwords: {}; give it an application of its own",
+                more.join(", ")
+            ),
         );
     }
     (may, findings)
@@ -121,7 +132,10 @@ mod tests {
         let (may, told) = judged(&[least, "User.Read.All"], &[USER_ADMINISTRATOR]);
         assert!(may == MayRotate::Yes && !told.contains("Warning"), "{told}");
         let (may, told) = judged(&[least], &[]);
-        assert!(may == MayRotate::Unknown && told.contains("no known role") && told.contains("User Administrator"), "{told}");
+        assert!(
+            may == MayRotate::Unknown && told.contains("no known role") && told.contains("User Administrator"),
+            "{told}"
+        );
         let (may, told) = judged(&[], &[USER_ADMINISTRATOR]);
         assert!(may == MayRotate::Unknown && told.contains(least), "{told}");
         let (may, told) = judged(&["User.Read.All"], &[]);
@@ -131,7 +145,8 @@ mod tests {
 
     #[test]
     fn far_more_than_needed_is_a_warning() {
-        let (may, told) = judged(&["Directory.ReadWrite.All", "RoleManagement.ReadWrite.Directory"], &[GLOBAL_ADMINISTRATOR]);
+        let (may, told) =
+            judged(&["Directory.ReadWrite.All", "RoleManagement.ReadWrite.Directory"], &[GLOBAL_ADMINISTRATOR]);
         assert_eq!(may, MayRotate::Yes);
         for much in ["Directory.ReadWrite.All", "RoleManagement.ReadWrite.Directory", "Global Administrator"] {
             let warning = told.lines().find(|line| line.starts_with("Warning")).unwrap();

@@ -169,11 +169,9 @@ fn refusal(login: &Service, id: &str, answer: &Answer) -> Fault {
             "let it in from this machine; the cause names the rule's answer",
         ),
         _ if answer.is_busy() => return login.unexpected(answer),
-        _ if ["invalid_client", "unauthorized_client", "access_denied"].contains(&name) => (
-            Kind::Authentication,
-            format!("Entra ID did not let the application \"{id}\" in"),
-            "the cause says why",
-        ),
+        _ if ["invalid_client", "unauthorized_client", "access_denied"].contains(&name) => {
+            (Kind::Authentication, format!("Entra ID did not let the application \"{id}\" in"), "the cause says why")
+        }
         _ => (Kind::Unsupported, format!("Entra ID gave the application \"{id}\" no token"), "the cause says why"),
     };
     said(Fault::new(kind, message).hint(hint), if words.is_empty() { name } else { words })
@@ -203,7 +201,10 @@ mod tests {
     fn claims_are_read_where_they_can_be() {
         let body = URL_SAFE_NO_PAD.encode(r#"{"roles": ["User.Read.All"], "wids": ["a"], "oid": "o", "exp": 1}"#);
         let claims = claims(&format!("h.{body}.s")).unwrap();
-        assert_eq!((claims.roles.as_slice(), claims.wids.as_slice()), (&["User.Read.All".to_owned()][..], &["a".to_owned()][..]));
+        assert_eq!(
+            (claims.roles.as_slice(), claims.wids.as_slice()),
+            (&["User.Read.All".to_owned()][..], &["a".to_owned()][..])
+        );
         for opaque in ["", "opaque", "a.b.c", "a.e30", "..", "a.bm8.c"] {
             assert_eq!(super::claims(opaque).is_some(), opaque == "a.e30", "{opaque}");
         }

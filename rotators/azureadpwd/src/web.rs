@@ -64,9 +64,9 @@ impl Service {
         if let (Some(name), Mode::VerifyFull) = (&tls.server_name, mode) {
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
             let inner: Arc<dyn ServerCertVerifier> =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(tls.roots()?), provider).build().map_err(|error| {
-                    Fault::new(Kind::Tls, "the trusted authorities cannot be used").caused_by(&error)
-                })?;
+                WebPkiServerVerifier::builder_with_provider(Arc::new(tls.roots()?), provider).build().map_err(
+                    |error| Fault::new(Kind::Tls, "the trusted authorities cannot be used").caused_by(&error),
+                )?;
             config.dangerous().set_certificate_verifier(Arc::new(Named::new(name, inner)?));
         }
         let client = Client::builder()
@@ -83,7 +83,8 @@ impl Service {
             .build()
             .map_err(|error| Fault::new(Kind::Internal, "no HTTPS client could be made").caused_by(&error))?;
         let port = endpoint.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let believed = if effective == Effective::Opportunistic { "certificate not verified" } else { effective.believed() };
+        let believed =
+            if effective == Effective::Opportunistic { "certificate not verified" } else { effective.believed() };
         Ok(Self { client, name: format!("{what} ({host}{port})"), believed })
     }
 
@@ -154,7 +155,8 @@ impl Service {
         if status.is_redirection() {
             let host = answer.location.as_deref().and_then(|place| Url::parse(place).ok());
             let host = host.as_ref().and_then(Url::host_str).unwrap_or("another place").to_owned();
-            let message = format!("{name} sends us to {host}, which is not followed: what we would say there is secret");
+            let message =
+                format!("{name} sends us to {host}, which is not followed: what we would say there is secret");
             return Fault::new(Kind::Unsupported, message).hint(hint);
         }
         if answer.is_busy() {
