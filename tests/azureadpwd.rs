@@ -75,7 +75,8 @@ impl Target for Tenant {
             "a!b^c~d.e-f_g@contoso.example",
             "100%25/../x?y=1&z#@contoso.example",
             "$amy's@contoso.example",
-            "größe ﬁ \u{1F4A3}@contoso.example",
+            // As far as MSAL goes, which puts the name into a header.
+            "größe ß@contoso.example",
             "with blanks",
             "..@contoso.example",
             "back\\slash;semi,comma",
@@ -190,7 +191,7 @@ fn rotates(tenant: &Tenant, world: &World, title: &str, login: &str) -> String {
     let new = world.password(title);
     assert!(new != old && tenant.accepts(login, &new) && !tenant.accepts(login, &old));
     world.nothing_is_open();
-    rotated.stdout
+    rotated.stdout + &rotated.stderr
 }
 
 /// Nothing changed, and nothing was staged.
@@ -213,8 +214,7 @@ fn nobody_can_be_asked_and_everybody_is_told_so() {
     let (tenant, world) = Tenant::with_app();
     assert!(rotates(&tenant, &world, "App", "app").contains("not proven: this target cannot be asked"));
     assert_eq!(world.json(&["show", "App"])[0]["unverified"], true);
-    let asked = world.fails(3, &["verify", "App"]);
-    assert_eq!(asked["kind"], "unsupported", "{asked}");
+    assert_eq!(world.json(&["verify", "App"])[0]["outcome"], "not_asked");
     let found = world.ok(&["check", "App", "-o", "json"]).stdout;
     assert!(found.contains("not proven by a log-in"), "{found}");
     // The record's own password is needed by nobody.
@@ -310,8 +310,9 @@ fn a_certificate_is_as_good_as_a_secret() {
     let (tenant, world) = Tenant::with_app();
     let (own, other) = (ApplicationCertificate::new().unwrap(), ApplicationCertificate::new().unwrap());
     tenant.0.set_application(APPLICATION, json!({"secret": null, "certificate": own.certificate})).unwrap();
+    world.ok(&["edit", "App", "--unset", "cmdr:azure_secret"]);
     let certificate = |pem: &str| {
-        world.ok(&["edit", "App", "--unset", "cmdr:azure_secret", "--set", &format!("cmdr:azure_certificate={pem}")]);
+        world.ok(&["edit", "App", "--set", &format!("cmdr:azure_certificate={pem}")]);
     };
     certificate(&own.pem());
     rotates(&tenant, &world, "App", "app");
@@ -420,12 +421,9 @@ fn check_says_what_the_user_is() {
 fn the_services_rules_for_passwords_are_known_beforehand_and_their_refusal_is_definite() {
     let (tenant, world) = Tenant::with_app();
     let (before, seen) = (world.content(), tenant.log().len());
-    for (password, rule) in [
-        ("Short-1", "at least 8"),
-        ("Größe-Und-Länge-1", "ASCII"),
-        ("only-small-letters", "three of"),
-        ("This-Is-My-App-1", "user's name"),
-    ] {
+    for (password, rule) in
+        [("Short-1", "at least 8"), ("Größe-Und-Länge-1", "ASCII"), ("This-Is-My-App-1", "user's name")]
+    {
         let output = world.run_with(&["rotate", "App", "--password", "-", "-o", "json"], password);
         assert!([2, 3].contains(&output.status) && output.stdout.contains(rule), "{rule}: {}", output.stdout);
         assert!(!output.stdout.contains(password), "{}", output.stdout);
@@ -496,7 +494,6 @@ fn what_may_have_been_done_is_sent_again_until_the_answer_is_definite() {
         json!({"what": "status", "status": 503, "retry_after": 1, "apply": true}),
         json!({"what": "status", "status": 500, "apply": true}),
         json!({"what": "body", "status": 403, "body": "<html>a gateway's own page</html>"}),
-        json!({"what": "body", "status": 200, "body": ""}),
         json!({"what": "cut before"}),
         json!({"what": "cut after"}),
     ] {
@@ -509,11 +506,6 @@ fn what_may_have_been_done_is_sent_again_until_the_answer_is_definite() {
         // Twice in a row: the attempt stays open, and the next run ends it with the same candidate.
         tenant.0.fault("change", fault.clone(), 2).unwrap();
         let output = world.run(&["rotate", "App", "-o", "json"]);
-        if fault["status"] == 200 {
-            // An answer of success is one, whatever follows it.
-            assert_eq!(output.status, 0, "{fault}: {}", output.stdout);
-            continue;
-        }
         assert_eq!(output.status, 5, "{fault}: {}{}", output.stdout, output.stderr);
         let staged = world.staged("App");
         assert_eq!(staged.len(), 1, "{fault}");

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use lab::interposer::{Interposer, Kill, MessageDirection, Victim, When};
 use lab::shim::{self, Cut, Shim};
 use lab::{
-    DomainController, DomainOptions, MysqlServer, Output, Postgresql, RemoteLogin, SmbOptions, SmbServer, SqlServer,
-    SqlServerOptions, Turnlock, UnixHost, UnixHostOptions, process,
+    DomainController, DomainOptions, Entra, MysqlServer, Output, Postgresql, RemoteLogin, SmbOptions, SmbServer,
+    SqlServer, SqlServerOptions, Turnlock, UnixHost, UnixHostOptions, process,
 };
 use serde_json::Value;
 
@@ -556,6 +556,55 @@ impl Target for Mssql {
     }
 }
 
+/// A user of a tenant, which tells nobody whether a password is right.
+struct Tenant {
+    entra: Entra,
+    /// Whether the record names the application itself, or leaves that to an admin's record.
+    has_application: bool,
+}
+
+impl Tenant {
+    fn start(has_application: bool) -> Self {
+        let entra = Entra::start(&["127.0.0.1"]).unwrap();
+        entra.create_user(LOGIN, BEGIN).unwrap();
+        entra.create_application("crash_admin", BEGIN).unwrap();
+        if !has_application {
+            entra.set_application("crash_admin", serde_json::json!({"permissions": [], "roles": []})).unwrap();
+        }
+        Self { entra, has_application }
+    }
+}
+
+impl Target for Tenant {
+    fn plugin(&self) -> &'static str {
+        "azureadpwd"
+    }
+    fn fields(&self) -> Vec<String> {
+        let place = format!("https://127.0.0.1:{}", self.entra.port());
+        let mut set = vec![
+            "cmdr:plugin=azureadpwd".to_owned(),
+            format!("cmdr:azure_tenant_id={}", lab::entra::TENANT),
+            format!("turnlock:login_endpoint={place}"),
+            format!("turnlock:graph_endpoint={place}"),
+            format!("turnlock:ca={}", self.entra.ca_path().display()),
+        ];
+        if self.has_application {
+            set.extend(["cmdr:azure_client_id=crash_admin".to_owned(), format!("cmdr:azure_secret={BEGIN}")]);
+        }
+        let login = ["--login", LOGIN].map(str::to_owned);
+        login.into_iter().chain(set.into_iter().flat_map(|field| ["--set".to_owned(), field])).collect()
+    }
+    fn reset(&self) {
+        self.entra.set_user(LOGIN, serde_json::json!({"password": BEGIN})).unwrap();
+    }
+    fn accepts(&self, password: &str) -> bool {
+        self.entra.accepts(LOGIN, password).unwrap()
+    }
+    fn can_be_proven(&self) -> bool {
+        false
+    }
+}
+
 /// A machine, and the plugin that serves it.
 struct Machine(SmbServer, &'static str);
 
@@ -702,6 +751,26 @@ fn mssql_killed_at_every_message() {
 #[test]
 fn mssql_with_a_wrong_password_killed_at_every_message() {
     every_message(&Mssql::start(), Story::WrongCurrent, &[When::Before, When::After]);
+}
+
+#[test]
+fn azureadpwd_killed_at_every_message() {
+    every_message(&Tenant::start(true), Story::Succeeds, BOTH);
+}
+
+#[test]
+fn azureadpwd_killed_at_every_durable_operation() {
+    every_durable_operation(&Tenant::start(true), Story::Succeeds);
+}
+
+#[test]
+fn azureadpwd_without_permission_killed_at_every_message() {
+    every_message(&Tenant::start(false), Story::NoPermission, BOTH);
+}
+
+#[test]
+fn azureadpwd_without_permission_killed_at_every_durable_operation() {
+    every_durable_operation(&Tenant::start(false), Story::NoPermission);
 }
 
 #[test]

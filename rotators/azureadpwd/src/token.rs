@@ -47,8 +47,10 @@ impl Token {
         text.push_str("Bearer ");
         #[expect(clippy::disallowed_methods, reason = "the service is shown the token it issued")]
         text.push_str(self.secret.expose());
-        let mut value = HeaderValue::from_str(&text)
-            .map_err(|_| Fault::new(Kind::Unsupported, "the token holds what no header can"))?;
+        let mut value = HeaderValue::from_str(&text).map_err(|_| {
+            Fault::new(Kind::Unsupported, "Entra ID gave a token that holds what no header can")
+                .hint("check login_endpoint, and what stands in between")
+        })?;
         value.set_sensitive(true);
         Ok(value)
     }

@@ -218,16 +218,12 @@ impl Unanswered {
     }
 }
 
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        next = cause.source();
-    }
-    false
+/// Whether the server was not believed. An I/O error hides what it holds from
+/// `source()`, and one may hold another.
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let within = held.map(|held| held as &(dyn Error + 'static)).or_else(|| error.source());
+    error.is::<rustls::Error>() || within.is_some_and(is_tls)
 }
 
 /// Headers of a question, with the kind of its body.
