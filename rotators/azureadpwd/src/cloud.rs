@@ -22,11 +22,14 @@ pub enum Cloud {
     #[serde(rename = "china")]
     China,
     /// `global`.
-    AzureCloud,
+    #[serde(rename = "AzureCloud")]
+    GlobalByAzure,
     /// `usgov`.
-    AzureUSGovernment,
+    #[serde(rename = "AzureUSGovernment")]
+    UsGovByAzure,
     /// `china`.
-    AzureChinaCloud,
+    #[serde(rename = "AzureChinaCloud")]
+    ChinaByAzure,
 }
 
 /// Graph for the Department of Defense, which issues no tokens for the other one.
@@ -35,13 +38,13 @@ const DEFENSE: &str = "dod-graph.microsoft.us";
 impl Cloud {
     fn hosts(self) -> [&'static str; 3] {
         match self {
-            Self::Global | Self::AzureCloud => {
+            Self::Global | Self::GlobalByAzure => {
                 ["login.microsoftonline.com", "graph.microsoft.com", "management.azure.com"]
             }
-            Self::UsGov | Self::AzureUSGovernment => {
+            Self::UsGov | Self::UsGovByAzure => {
                 ["login.microsoftonline.us", "graph.microsoft.us", "management.usgovcloudapi.net"]
             }
-            Self::China | Self::AzureChinaCloud => {
+            Self::China | Self::ChinaByAzure => {
                 ["login.chinacloudapi.cn", "microsoftgraph.chinacloudapi.cn", "management.chinacloudapi.cn"]
             }
         }
@@ -50,9 +53,9 @@ impl Cloud {
     /// Its short name.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Global | Self::AzureCloud => "global",
-            Self::UsGov | Self::AzureUSGovernment => "usgov",
-            Self::China | Self::AzureChinaCloud => "china",
+            Self::Global | Self::GlobalByAzure => "global",
+            Self::UsGov | Self::UsGovByAzure => "usgov",
+            Self::China | Self::ChinaByAzure => "china",
         }
     }
 }
@@ -154,7 +157,7 @@ mod tests {
     fn every_cloud_has_its_own_services_and_audiences() {
         for (cloud, login, graph) in [
             (Cloud::Global, "login.microsoftonline.com", "graph.microsoft.com"),
-            (Cloud::AzureUSGovernment, "login.microsoftonline.us", "graph.microsoft.us"),
+            (Cloud::UsGovByAzure, "login.microsoftonline.us", "graph.microsoft.us"),
             (Cloud::China, "login.chinacloudapi.cn", "microsoftgraph.chinacloudapi.cn"),
         ] {
             let endpoints = Endpoints::of(&Account { azure_cloud: cloud, ..account("t-1") }).unwrap();

@@ -44,7 +44,7 @@ pub(crate) fn suits(password: &Secret, login: &str) -> Result<(), Fault> {
     #[expect(clippy::disallowed_methods, reason = "its rules are checked before it is sent")]
     let text = password.expose();
     let length = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-    let has = |is: fn(&u8) -> bool| usize::from(text.as_bytes().iter().any(|byte| is(byte)));
+    let has = |is: fn(&u8) -> bool| usize::from(text.as_bytes().iter().any(is));
     let classes = has(u8::is_ascii_uppercase)
         + has(u8::is_ascii_lowercase)
         + has(u8::is_ascii_digit)

@@ -106,11 +106,14 @@ pub(crate) fn judge(claims: Option<&Claims>, reset: Reset) -> (MayRotate, Vec<Fi
     (may, findings)
 }
 
-/// The least permission and whatever only reads are no news.
+/// The least permissions and whatever only reads are no news.
 fn is_more_than_needed(permission: &str, reset: Reset) -> bool {
-    !(permissions(reset).first() == Some(&permission) || permission.contains(".Read.") || permission.ends_with(".Read"))
-        && !permission.contains(".ReadBasic.")
-        && permission != "UserAuthMethod-Password.ReadWrite.All"
+    let least = match reset {
+        Reset::Profile => permissions(reset).get(..1),
+        Reset::AuthenticationMethods => Some(permissions(reset)),
+    };
+    let reads = permission.split('.').any(|word| ["Read", "ReadBasic"].contains(&word));
+    !reads && !least.is_some_and(|least| least.contains(&permission))
 }
 
 #[cfg(test)]
