@@ -518,6 +518,37 @@ fn what_may_have_been_done_is_sent_again_until_the_answer_is_definite() {
 }
 
 #[test]
+fn what_was_lost_and_then_refused_is_for_a_person_who_is_told_how() {
+    let (tenant, world) = Tenant::with_app();
+    for (lost, chosen) in [("cut after", "candidate"), ("cut before", "current"), ("cut after", ""), ("cut before", "")]
+    {
+        let before = world.password("App");
+        tenant.0.fault("change", json!({"what": lost}), 1).unwrap();
+        tenant
+            .0
+            .fault("change", json!({"what": "status", "status": 403, "code": "Authorization_RequestDenied"}), 1)
+            .unwrap();
+        let parked = world.fails(5, &["rotate", "App"]);
+        assert_eq!(parked["state"], "parked", "{parked}");
+        assert!(parked["error"].as_str().unwrap().contains("whose answer was lost"), "{parked}");
+        assert!(parked["hint"].as_str().unwrap().contains("--unverified"), "{parked}");
+        let staged = world.staged("App");
+        assert!([&before, &staged[0]].into_iter().any(|password| tenant.accepts("app", password)));
+        if chosen.is_empty() {
+            // The right is back: what is sent again is the same.
+            world.ok(&["recover"]);
+            assert_eq!(world.password("App"), staged[0]);
+        } else {
+            assert_ne!(world.run(&["resolve", "App", "--use", chosen]).status, 0, "proven by nobody");
+            world.ok(&["resolve", "App", "--use", chosen, "--unverified"]);
+        }
+        assert!(tenant.accepts("app", &world.password("App")), "{lost}");
+        world.nothing_is_open();
+        rotates(&tenant, &world, "App", "app");
+    }
+}
+
+#[test]
 fn a_redirect_is_never_followed_with_what_is_secret() {
     let (tenant, world) = Tenant::with_app();
     let elsewhere = Tenant::start(&promises::NAMES);

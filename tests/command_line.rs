@@ -62,8 +62,19 @@ fn each_is_refused(world: &World, cases: &[Case<'_>]) {
 }
 
 /// Every rotator of this workspace.
-const PLUGINS: [&str; 10] =
-    ["noop", "postgresql", "mysql", "mssql", "adpasswd", "windows", "pspasswd", "ssh", "sshkey", "unixpasswd"];
+const PLUGINS: [&str; 11] = [
+    "noop",
+    "postgresql",
+    "mysql",
+    "mssql",
+    "adpasswd",
+    "azureadpwd",
+    "windows",
+    "pspasswd",
+    "ssh",
+    "sshkey",
+    "unixpasswd",
+];
 
 #[test]
 fn every_wrong_argument_is_refused_and_changes_nothing() {

@@ -716,12 +716,14 @@ fn stay_open(
         None => Failure::new(format!("it is not known which credential of \"{title}\" works")),
     };
     if step == Step::Park {
-        durable(|| {
-            engine.vault.park(lease, uid, Some(&attempt.id), "the target refuses every credential in the vault")
-        })?;
-        failure.message =
-            format!("the target refuses every credential of \"{title}\" in the vault ({})", failure.message);
-        failure.hint = Some(format!("turnlock show {uid} --stage --history; then turnlock resolve {uid} --use …"));
+        let (reason, insist) = match attempt.plan.traits.verify {
+            VerifyBy::None => ("a change whose answer was lost was refused when it was sent again", " --unverified"),
+            _ => ("the target refuses every credential in the vault", ""),
+        };
+        durable(|| engine.vault.park(lease, uid, Some(&attempt.id), reason))?;
+        failure.message = format!("\"{title}\" needs a person: {reason} ({})", failure.message);
+        failure.hint =
+            Some(format!("turnlock show {uid} --stage --history; then turnlock resolve {uid} --use …{insist}"));
         return Err(failure.state(State::Parked));
     }
     Err(then_recover(failure).state(State::Unknown))

@@ -14,6 +14,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     step("check the lints", || {
         show(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
     })?;
+    step("check and test the feature rbac of azureadpwd", || {
+        let package = ["-p", "turnlock-azureadpwd", "--features", "rbac"];
+        let lints = [&["clippy", "--all-targets", "--quiet"][..], &package, &["--", "-D", "warnings"]].concat();
+        show(&mut cargo(&lints))?;
+        show(&mut cargo(&[&["test", "--quiet"][..], &package].concat()))
+    })?;
     step("test", || test::run(&[]))?;
     step("windows", || windows::run(&[]))
 }
