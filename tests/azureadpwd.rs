@@ -13,7 +13,12 @@
 mod promises;
 mod world;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    path::PathBuf,
+    time::Duration,
+};
 
 use lab::{
     Direction, Entra, Fault,
@@ -724,6 +729,33 @@ fn no_secret_is_in_any_log_line_of_any_library() {
         }
     }
     assert!(seen > 50, "only {seen} lines were logged: the sweep proves nothing");
+}
+
+/// A proxy sees where we go and nothing else; it is used where the environment names one.
+#[test]
+fn a_proxy_is_asked_for_the_way_only() {
+    let (tenant, world) = Tenant::with_app();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let heard = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let mut heard = [0; 4096];
+        let length = connection.read(&mut heard).unwrap();
+        connection.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").unwrap();
+        String::from_utf8_lossy(&heard[..length]).into_owned()
+    });
+    let check = |no_proxy: &str| {
+        let mut check = world.command(&["check", "App", "-o", "json"]);
+        check.env("HTTPS_PROXY", &proxy).env("NO_PROXY", no_proxy);
+        process::run(&mut check, b"").unwrap()
+    };
+    let around = check("127.0.0.1");
+    assert_eq!(around.status, 0, "{}{}", around.stdout, around.stderr);
+    let refused = check("");
+    assert!(refused.status == 3 && refused.stdout.contains(r#""unreachable""#), "{}", refused.stdout);
+    let heard = heard.join().unwrap();
+    assert!(heard.starts_with(&format!("CONNECT 127.0.0.1:{} HTTP/1.1", tenant.port())), "{heard}");
+    assert!(!heard.contains(SECRET) && !heard.contains("client_secret"), "{heard}");
 }
 
 /// The log-in is at one place and Graph at another: each is believed for itself.

@@ -405,8 +405,16 @@ impl RandomSource for SystemRandom {
 
 fn help<R: Rotator>() -> String {
     let plugin = R::PLUGIN;
-    let secret_fields =
-        R::CREDENTIAL.iter().map(|field| format!("\"{}\": \"…\"", field.name)).collect::<Vec<_>>().join(", ");
+    let fields = |of_admin: bool| {
+        let fields =
+            R::CREDENTIAL.iter().filter(|field| (field.mark == Mark::Admin) == of_admin && field.name != "login");
+        fields.map(|field| format!("\"{}\": \"…\"", field.name)).collect::<Vec<_>>().join(", ")
+    };
+    let secret_fields = fields(false);
+    let admin = match fields(true) {
+        none if none.is_empty() => none,
+        fields => format!(",\n   \"admin\": {{\"login\": \"…\", \"credential\": {{{fields}}}}}"),
+    };
     let password = if R::CREDENTIAL.iter().any(|field| field.name == field::PASSWORD) {
         "\n\
          With a policy of your own, or a secret of your own:\n  \
@@ -434,7 +442,7 @@ fn help<R: Rotator>() -> String {
          \n\
          Example params:\n  \
          {{\"account\": {account},\n   \
-         \"current\": {{{secret_fields}}}}}\n\
+         \"current\": {{{secret_fields}}}{admin}}}\n\
          {password}\
          \n\
          rotate writes the new secret to standard output before it touches the target;\n\
