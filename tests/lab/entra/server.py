@@ -570,10 +570,7 @@ def command(directory, asked):
     return None
 
 
-def control(directory, path):
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
+def control(directory, listener):
     while True:
         connection, _ = listener.accept()
         with connection, connection.makefile("rw", encoding="utf-8") as lines:
@@ -611,7 +608,11 @@ def main():
     server.directory = directory
     # Hands are shaken by a connection's own thread, so that none waits for another one's.
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    threading.Thread(target=control, args=(directory, path), daemon=True).start()
+    # There before anybody is told that we are ready.
+    orders = socket.socket(socket.AF_UNIX)
+    orders.bind(path)
+    orders.listen()
+    threading.Thread(target=control, args=(directory, orders), daemon=True).start()
     log("ready")
     server.serve_forever(0.1)
 

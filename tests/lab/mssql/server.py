@@ -358,10 +358,7 @@ def command(server, asked):
     return None
 
 
-def control(server, path):
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
+def control(server, listener):
     while True:
         connection, _ = listener.accept()
         with connection, connection.makefile("rw", encoding="utf-8") as lines:
@@ -401,7 +398,11 @@ def main():
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((address, int(port)))
     listener.listen(64)
-    threading.Thread(target=control, args=(server, path), daemon=True).start()
+    # There before anybody is told that we are ready.
+    orders = socket.socket(socket.AF_UNIX)
+    orders.bind(path)
+    orders.listen()
+    threading.Thread(target=control, args=(server, orders), daemon=True).start()
     if len(sys.argv) > 6:
         threading.Thread(target=browse, args=(address, port, sys.argv[6]), daemon=True).start()
     log("ready")
