@@ -33,13 +33,18 @@ pub(crate) fn cache() -> PathBuf {
     process::environment("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("turnlock-lab")
 }
 
+/// The Python that finds these packages.
+pub(crate) fn program() -> Result<PathBuf> {
+    let python = environment().join("bin/python");
+    if python.is_file() {
+        return Ok(python);
+    }
+    Err(LabError::new("the lab's Python packages are not installed; run `cargo xtask setup`"))
+}
+
 /// Runs a script with these packages.
 pub(crate) fn script(text: &str, arguments: &[&str]) -> Result<Command> {
-    let python = environment().join("bin/python");
-    if !python.is_file() {
-        return Err(LabError::new("the lab's Python packages are not installed; run `cargo xtask setup`"));
-    }
-    let mut command = clean_command(python);
+    let mut command = clean_command(program()?);
     command.args(["-I", "-c", text]).args(arguments);
     Ok(command)
 }

@@ -77,7 +77,7 @@ class Database:
         if user is None:
             raise Refused(1017, "invalid username/password; logon denied")
         if user.locked:
-            raise Refused(28000, "The account is locked.")
+            raise Refused(28000, "the account is locked")
         if not right:
             user.failures += 1
             if self.profile["attempts"] and user.failures >= self.profile["attempts"]:

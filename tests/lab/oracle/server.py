@@ -43,7 +43,7 @@ from database import Database, User  # noqa: E402
 from sql import Refused  # noqa: E402
 
 SERVICE, SID = "LAB.TEST", "LAB"
-# ALTER SESSION of a time zone travels within the log-in and is nobody's concern here.
+# Where something may go wrong.
 CHANGE, LOG_IN, QUERY = "change", "login", "query"
 
 
@@ -184,7 +184,9 @@ class Session:
         if fault["how"] == "delay":
             threading.Event().wait(fault["seconds"])
             return
-        raise Refused(fault["code"], fault["text"])
+        if fault["how"] == "error":
+            raise Refused(fault["code"], fault["text"])
+        raise ValueError(fault["how"])
 
     # Logging in.
 
