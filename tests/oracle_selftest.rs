@@ -2,6 +2,13 @@
 //! one for Python and the one for Rust: they log in, change passwords in every
 //! way there is, read rows, and are told each refusal by its number.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a broken expectation of a test program is its failure"
+)]
+
 use std::{
     io::{Read, Write},
     net::TcpStream,
@@ -229,10 +236,23 @@ fn an_old_password_that_is_phased_out_opens_until_that_ends() -> Result<()> {
     done(&server, app_with(OLD, "new", NEW))?;
     assert!(server.accepts("APP", OLD)? && server.accepts("APP", NEW)?);
     assert_eq!(server.state("APP")?["status"], "OPEN & IN ROLLOVER");
+    done(&server, json!({"user": "app", "password": NEW, "old": OLD, "call": NEW}))?;
     done(&server, boss("ALTER USER app EXPIRE PASSWORD ROLLOVER PERIOD"))?;
     assert!(!server.accepts("APP", OLD)?);
     assert!(server.accepts("APP", NEW)?);
     Ok(())
+}
+
+#[test]
+fn what_the_drivers_cannot_do_is_demanded() -> Result<()> {
+    let server = start()?;
+    server.set_database(json!({"old_verifiers": true}))?;
+    refused(&server, "ORA-01017", app(OLD))?;
+    server.set_database(json!({"old_verifiers": false, "encryption_required": true}))?;
+    let told = server.python(app(OLD))?;
+    assert!(told["text"].as_str().is_some_and(|text| text.contains("DPY-3001")), "{told}");
+    server.set_database(json!({"encryption_required": false}))?;
+    done(&server, app(OLD))
 }
 
 #[test]
@@ -249,6 +269,7 @@ fn statements_are_read_like_oracle_reads_them() -> Result<()> {
         ("DROP USER app", "ORA-00900"),
         ("SELECT * FROM dba_users", "ORA-00936"),
         ("SELECT nothing FROM user_users", "ORA-00904"),
+        ("SELECT profile FROM user_users", "ORA-00904"),
         ("SELECT username FROM dba_users", "ORA-00942"),
     ] {
         let told = server.python(app_with(OLD, "statement", statement))?;
@@ -275,8 +296,9 @@ fn rows_are_read() -> Result<()> {
     let of_app = "SELECT account_status, lock_date, expiry_date FROM dba_users WHERE username = :1";
     assert_eq!(rows(of_app, &["APP"])?, json!([["OPEN", null, "2099-01-31 00:00:00"]]));
     assert_eq!(rows(of_app, &["app"])?, json!([]));
-    assert_eq!(rows("SELECT username FROM dba_users", &[])?, json!([["APP"], ["BOSS"]]));
-    assert_eq!(rows("SELECT version_full FROM product_component_version", &[])?, json!([["19.3.0.0.0"]]));
+    let everybody = json!([["APP", "DEFAULT"], ["BOSS", "DEFAULT"]]);
+    assert_eq!(rows("SELECT username, profile FROM dba_users", &[])?, everybody);
+    assert_eq!(rows("SELECT version_full FROM product_component_version", &[])?, json!([["19.12.0.0.0"]]));
     let limit = "SELECT limit FROM user_password_limits WHERE resource_name = 'FAILED_LOGIN_ATTEMPTS'";
     assert_eq!(rows(limit, &[])?, json!([["10"]]));
     Ok(())
@@ -391,7 +413,7 @@ fn the_driver_for_rust_does_the_same() -> Result<()> {
     let server = start()?;
     let connection = oracledb::connect(rust(&server, "app", OLD)?).expect("it is let in");
     connection.ping().expect("it answers");
-    assert_eq!(connection.version().expect("it is told").to_string(), "19.3.0.0.0");
+    assert_eq!(connection.version().expect("it is told").to_string(), "19.12.0.0.0");
     assert_eq!(number(oracledb::connect(rust(&server, "app", "wrong")?)), Some(1017));
     let elsewhere = config("app", OLD, &format!("127.0.0.1:{}/other", server.port()))?;
     assert!(matches!(

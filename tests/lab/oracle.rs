@@ -126,7 +126,9 @@ impl OracleServer {
         self.ask(&json!({"do": "profile", "to": to})).map(drop)
     }
 
-    /// Sets what holds for the database: `read_only`, and the `longest` password in bytes (30).
+    /// Sets what holds for the database: `read_only`, the `longest` password in
+    /// bytes (30), and two demands that no thin driver for Rust can meet:
+    /// `encryption_required` (without TLS) and `old_verifiers` (those of 11g).
     pub fn set_database(&self, to: Value) -> Result<()> {
         self.ask(&json!({"do": "database", "to": to})).map(drop)
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use lab::{
     ADMIN, DomainController, DomainOptions, LabError, Login, MysqlOptions, MysqlServer, Openldap, OpenldapOptions,
-    Postgresql, PostgresqlOptions, Result, SmbOptions, SmbServer, UnixHost, UnixHostOptions, mariadb, mysql,
+    OracleOptions, OracleServer, Postgresql, PostgresqlOptions, Result, SmbOptions, SmbServer, UnixHost,
+    UnixHostOptions, mariadb, mysql,
 };
 
 use crate::{
@@ -53,6 +54,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             line(&directory(&url, server.admin(), &server.ca_path(), "dc=lab,dc=test"));
             wait_for_ctrl_c()
         }
+        ["oracle"] => {
+            setup::ensure(&[Need::PythonClients])?;
+            let server = step("start a stand-in for Oracle", || OracleServer::start(OracleOptions::default()))?;
+            server.create_user("APP", ADMIN.password)?;
+            server.create_admin("BOSS", ADMIN.password)?;
+            line(&oracle(&server));
+            wait_for_ctrl_c()
+        }
         ["samba"] => {
             setup::ensure(&[Need::Samba])?;
             let controller = step("start a domain controller", || DomainController::start(DomainOptions::default()))?;
@@ -74,7 +83,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             wait_for_ctrl_c()
         }
         _ => Err(LabError::new(
-            "say which server: cargo xtask lab postgresql | mariadb | mysql | ssh | openldap | samba | smb",
+            "say which server: cargo xtask lab postgresql | mariadb | mysql | ssh | openldap | oracle | samba | smb",
         )),
     }
 }
@@ -98,6 +107,19 @@ fn postgresql(server: &Postgresql) -> String {
         server.port(),
         admin.login,
         ca.display(),
+        ca.with_file_name("server.log").display()
+    )
+}
+
+fn oracle(server: &OracleServer) -> String {
+    let (host, service, ca) = (server.host(), OracleServer::SERVICE, server.ca_path());
+    format!(
+        "connect string: {host}:{}/{service} or tcps://{host}:{}/{service}\nauthority: {}\n\
+         users: app, boss (ALTER USER)\npassword: {}\nlog: {}\nCtrl-C ends it.",
+        server.port(),
+        server.secure_port(),
+        ca.display(),
+        ADMIN.password,
         ca.with_file_name("server.log").display()
     )
 }

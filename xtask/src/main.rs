@@ -50,7 +50,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "tidy", arguments: "", does: "check the repository's own rules", run: tidy::run },
     Verb {
         name: "lab",
-        arguments: "postgresql | mariadb | mysql | ssh | openldap | samba | smb",
+        arguments: "postgresql | mariadb | mysql | ssh | openldap | oracle | samba | smb",
         does: "start a server and say how to connect, until Ctrl-C",
         run: lab_verb::run,
     },

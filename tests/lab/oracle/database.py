@@ -16,7 +16,7 @@ import os
 import sql
 from sql import Refused
 
-VERSION = "19.3.0.0.0"
+VERSION = "19.12.0.0.0"
 OPEN_UNTIL, EXPIRED_SINCE = (2099, 1, 31), (2020, 1, 31)
 EXTRA = {"VARCHAR": 1, "NUMBER": 2, "DATE": 12}
 
@@ -42,6 +42,7 @@ class Database:
     def __init__(self, path):
         self.path, self.users, self.seen, self.changes = path, {}, [], []
         self.read_only, self.longest = False, 30
+        self.encryption_required, self.old_verifiers = False, False
         self.profile = {"attempts": 10, "remembered": 0, "verify": None, "rollover": False}
         if os.path.exists(path):
             self.recall()
@@ -50,6 +51,7 @@ class Database:
 
     def keep(self):
         kept = {"read_only": self.read_only, "longest": self.longest, "profile": self.profile,
+                "encryption_required": self.encryption_required, "old_verifiers": self.old_verifiers,
                 "seen": self.seen, "changes": self.changes, "users": [vars(user) for user in self.users.values()]}
         with open(self.path + ".new", "w", encoding="utf-8") as file:
             json.dump(kept, file)
@@ -134,7 +136,7 @@ class Database:
     def change_by_call(self, name, old, new):
         """The call that changes the password of the session's own user."""
         user = self.users[name]
-        if old != user.password:
+        if old not in self.passwords(name):
             self.note(name, name, "call", 28008)
             raise Refused(28008, "invalid old password")
         self.check_length(new)
@@ -153,7 +155,7 @@ class Database:
                 raise Refused(16000, "database or pluggable database open for read-only access")
             if change["new"] and own and change["old"] is None and self.profile["verify"] and not me.may("ALTER USER"):
                 raise Refused(28221, "REPLACE not specified")
-            if change["new"] and own and change["old"] is not None and change["old"] != user.password:
+            if change["new"] and own and change["old"] is not None and change["old"] not in self.passwords(name):
                 raise Refused(28008, "invalid old password")
         except Refused as refused:
             self.note(by, name, "sql", refused.code)
@@ -176,8 +178,8 @@ class Database:
         """The kinds of a view's columns, and its rows."""
         me = self.users[by]
         text, number, date = EXTRA["VARCHAR"], EXTRA["NUMBER"], EXTRA["DATE"]
-        about = {"USERNAME": text, "ACCOUNT_STATUS": text, "LOCK_DATE": date, "EXPIRY_DATE": date, "PROFILE": text,
-                 "AUTHENTICATION_TYPE": text}
+        about = {"USERNAME": text, "ACCOUNT_STATUS": text, "LOCK_DATE": date, "EXPIRY_DATE": date}
+        more = {"PROFILE": text, "AUTHENTICATION_TYPE": text}
 
         def row(user):
             expires = EXPIRED_SINCE if user.expired == "EXPIRED" else OPEN_UNTIL
@@ -189,7 +191,7 @@ class Database:
         if name == "USER_USERS":
             return about, [row(me)]
         if name == "DBA_USERS" and me.may("SELECT ANY DICTIONARY"):
-            return about, [row(user) for user in self.users.values()]
+            return {**about, **more}, [row(user) for user in self.users.values()]
         if name == "SESSION_PRIVS":
             return {"PRIVILEGE": text}, [{"PRIVILEGE": privilege} for privilege in me.privileges]
         if name == "PRODUCT_COMPONENT_VERSION":

@@ -6,7 +6,9 @@ far as a log-in, a change of password and a few statements need them: the real
 exchange of a 12c verifier (PBKDF2 with SHA-512, AES-256), a new password inside
 that exchange or by the call of OCIPasswordChange, ALTER USER, and SELECTs of
 whole columns of the views in database.py. Oracle's own two thin drivers, the
-one for Python and the one for Rust, are its clients in the tests.
+one for Python and the one for Rust, are its clients in the tests. Two things it
+only demands and cannot do, so that a client's end of them is seen: network
+encryption without TLS, and the verifiers of 11g.
 
 What it proves: that a client does on the wire what Oracle's drivers do, which
 password it sends in which way, and what it makes of each answer. What it does
@@ -18,8 +20,10 @@ directories, proxies and pools, container databases, RAC and redirection.
 Its truth table is cited in database.py, its grammar in sql.py; the listener's
 refusals 12505 and 12514 and TCPS are "Net Services Administrator's Guide".
 Where the documents are silent it is our reading: a lock is told before the
-password is judged, 01031 before 01918, a refused REPLACE counts as no failed
-log-in, an unquoted log-in name that is no ordinary name fits no user.
+password is judged, 01031 before 01918 (dbeaver's issue 35637 shows it), 00988
+for a new password that is too long and comes without a statement, a refused
+REPLACE counts as no failed log-in, an unquoted log-in name that is no ordinary
+name fits no user, a second change keeps the oldest password in the rollover.
 
 Arguments: address, port, TLS port, certificate, key, control socket, file of
 the database. Commands arrive at the control socket as one JSON object a line,
@@ -112,7 +116,7 @@ class Session:
             log(f"listener refused: {refusal}")
             self.packets.send(wire.REFUSE, wire.refuse(refusal))
             return False
-        self.packets.send(wire.ACCEPT, wire.accept())
+        self.packets.send(wire.ACCEPT, wire.accept(self.database.encryption_required))
         self.packets.long = True
         return True
 
@@ -211,6 +215,10 @@ class Session:
         name = sql.login_name(who)
         with self.server.lock:
             words = self.database.passwords(name)
+        if self.database.old_verifiers:
+            old = [("AUTH_SESSKEY", os.urandom(48).hex().upper(), 0),
+                   ("AUTH_VFR_DATA", os.urandom(10).hex().upper(), wire.KIND_BEFORE)]
+            return wire.parameters(old) + wire.outcome()
         salt, salt_of_session = os.urandom(16), os.urandom(16)
         # A name that nobody has is asked like any other.
         kept = [wire.verifier(word, salt) for word in words] or [os.urandom(32)]
@@ -228,7 +236,7 @@ class Session:
         if self.user is not None:
             return self.change_by_call(told)
         if self.asked is None:
-            raise ConnectionError("not asked")
+            raise Refused(1017, "invalid username/password; logon denied")
         name, who, words, kept, hidden, salt = self.asked
         theirs = bytes.fromhex(told["AUTH_SESSKEY"])
         right = False
@@ -245,7 +253,7 @@ class Session:
             raise
         self.user = name
         log(f"log-in of {who!r}" + (" with a new password" if new is not None else ""))
-        facts = {"AUTH_VERSION_STRING": "- Production", "AUTH_VERSION_NO": str(0x13030000), "AUTH_SESSION_ID": "77",
+        facts = {"AUTH_VERSION_STRING": "- Production", "AUTH_VERSION_NO": str(0x130C0000), "AUTH_SESSION_ID": "77",
                  "AUTH_SERIAL_NUM": "4711", "AUTH_SC_DB_DOMAIN": "test", "AUTH_SC_DBUNIQUE_NAME": "lab",
                  "AUTH_SC_SERVICE_NAME": SERVICE.lower(), "AUTH_INSTANCENAME": SID.lower(), "AUTH_DBNAME": SID,
                  "AUTH_MAX_OPEN_CURSORS": "300", "AUTH_MAX_IDEN_LENGTH": str(sql.LONGEST_NAME),
@@ -258,8 +266,13 @@ class Session:
 
     def change_by_call(self, told):
         old, new = self.password_told(told, "AUTH_PASSWORD"), self.password_told(told, "AUTH_NEWPASSWORD")
-        self.guarded(CHANGE, lambda: self.database.change_by_call(self.user, old, new))
-        log(f"{self.user!r} changed its password by call")
+        what = f"change of its password by {self.user!r}"
+        try:
+            self.guarded(CHANGE, lambda: self.database.change_by_call(self.user, old, new))
+        except Refused as refused:
+            log(f"{what} refused: {refused.code}")
+            raise
+        log(what)
         return wire.parameters([]) + wire.outcome()
 
     # Statements.
@@ -326,8 +339,13 @@ class Session:
         statement = sql.Statement(text)
         if statement.take("ALTER", "USER"):
             change = sql.alter_user(statement, self.database.longest)
-            log(f"ALTER USER of {change['user']!r} by {self.user!r}")
-            self.guarded(CHANGE, lambda: self.database.alter_user(self.user, change))
+            what = f"ALTER USER of {change['user']!r} by {self.user!r}"
+            try:
+                self.guarded(CHANGE, lambda: self.database.alter_user(self.user, change))
+            except Refused as refused:
+                log(f"{what} refused: {refused.code}")
+                raise
+            log(what)
             return bytes([wire.PARAMETERS]) + bytes(4) + wire.outcome(cursor=cursor)
         if statement.take("SELECT"):
             columns, table = self.guarded(QUERY, lambda: self.database.select(self.user, statement, values))

@@ -125,8 +125,9 @@ def long_bytes(content):
     return number(len(content)) + (short_bytes(content) if content else b"")
 
 
-def accept():
-    return (struct.pack(">HHHHHHHB", VERSION_OF_TNS, 0, SIZE_OF_PACKETS, 65535, 1, 0, 45, 4) + bytes(9)
+def accept(encryption_required):
+    flags = 0x10 if encryption_required else 0x04
+    return (struct.pack(">HHHHHHHB", VERSION_OF_TNS, 0, SIZE_OF_PACKETS, 65535, 1, 0, 45, flags) + bytes(9)
             + struct.pack(">IIBI", SIZE_OF_PACKETS, 65535, 0, 0))
 
 
@@ -207,7 +208,7 @@ def rows(table):
 # The keys of a log-in with the verifier of 12c: what the server keeps of a
 # password, and what both sides make of it and of each other's random halves.
 
-ROUNDS, ROUNDS_OF_SESSION, KIND_OF_VERIFIER = 4096, 3, 0x4815
+ROUNDS, ROUNDS_OF_SESSION, KIND_OF_VERIFIER, KIND_BEFORE = 4096, 3, 0x4815, 0x1B25
 
 
 def verifier(password, salt):
