@@ -96,12 +96,10 @@ class Session:
             pending += body
             try:
                 reader = wire.Reader(pending)
-                going_on = self.message(reader)
+                self.message(reader)
             except wire.More:
                 continue
             pending = b""
-            if not going_on:
-                return
 
     def greet(self):
         kind, _, body = self.packets.read()
@@ -121,14 +119,14 @@ class Session:
         return True
 
     def message(self, reader):
-        """Answers one message; false when it was the last."""
+        """Answers one message. It is the client that ends the connection, after a log-off, too."""
         kind = reader.byte()
         if kind == wire.PROTOCOL:
             self.packets.send_data(wire.protocol())
-            return True
+            return
         if kind == wire.DATA_TYPES:
             self.packets.send_data(bytes([wire.DATA_TYPES, 0, 0]))
-            return True
+            return
         while kind == wire.PIGGYBACK:
             skip_piggyback(reader)
             kind = reader.byte()
@@ -143,8 +141,6 @@ class Session:
         except Refused as refused:
             self.packets.break_off()
             self.packets.send_data(wire.outcome(refused.code, refused.text))
-            return self.user is not None
-        return function != wire.LOGOFF
 
     def call(self, function, reader):
         if function == wire.ASK_TO_AUTHENTICATE:
@@ -237,7 +233,7 @@ class Session:
             return self.change_by_call(told)
         if self.asked is None:
             raise Refused(1017, "invalid username/password; logon denied")
-        name, who, words, kept, hidden, salt = self.asked
+        (name, who, words, kept, hidden, salt), self.asked = self.asked, None
         theirs = bytes.fromhex(told["AUTH_SESSKEY"])
         right = False
         for word, verifier in zip(words, kept):
