@@ -22,6 +22,16 @@ use serde_json::{Value, json};
 const OLD: &str = "Old-And-Tired-1";
 const NEW: &str = "New-And-Fresh-2";
 
+/// Names and passwords that break whoever quotes by hand.
+const HOSTILE: [(&str, &str); 6] = [
+    ("with blanks", "white space"),
+    ("o'hara; DROP USER app --", "it's :1 /* no bind */ --"),
+    ("Größe \u{1F4A3}", "spaß ﬁ\u{1F4A3}"),
+    ("user[proxy]", "{x} %s $1 \\n \\"),
+    ("a/b@c", "a/b@c"),
+    ("mixed Case", " leading and trailing "),
+];
+
 fn start() -> Result<OracleServer> {
     let server = OracleServer::start(OracleOptions::default())?;
     server.create_user("APP", OLD)?;
@@ -67,15 +77,10 @@ fn right_is_told_from_wrong() -> Result<()> {
     assert!(!server.accepts("APP", NEW)?);
     assert!(!server.accepts("NOBODY", OLD)?);
     assert_eq!(server.failed_logins(), 2);
-    for (user, password) in [
-        ("with blanks", "white space"),
-        ("o'hara; DROP USER app --", "it's :1 /* no bind */ --"),
-        ("Größe \u{1F4A3}", "spaß ﬁ\u{1F4A3}"),
-        ("[brackets]", "{x} %s $1 \\n \\"),
-        ("mixed Case", " leading and trailing "),
-    ] {
+    for (user, password) in HOSTILE {
         server.create_user(user, password)?;
         assert!(server.accepts(user, password)?, "{user:?} was not let in");
+        assert!(oracledb::connect(rust(&server, &format!("\"{user}\""), password)?).is_ok(), "{user:?} was not let in");
         assert!(!server.accepts(user, OLD)?);
     }
     // An unquoted name is folded, a quoted one is not, and what is no name fits nobody.
@@ -124,6 +129,22 @@ fn a_password_is_changed_in_three_ways_and_only_one_is_a_statement() -> Result<(
     let ways: Vec<Value> = server.changes()?.iter().map(|change| change["way"].clone()).collect();
     assert_eq!(ways, ["login", "call", "sql"]);
     assert!(!server.log().contains(OLD) && !server.log().contains(NEW));
+    Ok(())
+}
+
+#[test]
+fn hostile_names_and_passwords_survive_a_statement() -> Result<()> {
+    let server = start()?;
+    for (user, password) in HOSTILE {
+        server.create_user(user, OLD)?;
+        let statement = format!("ALTER USER \"{user}\" IDENTIFIED BY \"{password}\" REPLACE \"{OLD}\"");
+        done(&server, json!({"user": format!("\"{user}\""), "password": OLD, "statement": statement}))?;
+        assert!(server.accepts(user, password)? && !server.accepts(user, OLD)?);
+        server.set(user, json!({"password": OLD}))?;
+        let connection = oracledb::connect(rust(&server, &format!("\"{user}\""), OLD)?).expect("it is let in");
+        connection.execute(&statement, &[]).expect("it is understood");
+        assert!(server.accepts(user, password)? && !server.accepts(user, OLD)?);
+    }
     Ok(())
 }
 
@@ -379,6 +400,10 @@ fn tls_is_believed_with_the_labs_authority_only() -> Result<()> {
     for wrong in [wallet("wrong", &stranger)?, config("app", OLD, &connect)?] {
         let error = oracledb::connect(wrong).map(drop).expect_err("nobody vouches for it").to_string();
         assert!(error.contains("invalid peer certificate"), "{error}");
+    }
+    let tls_at_the_other_port = connect.replace(&server.secure_port().to_string(), &server.port().to_string());
+    for connect in [tls_at_the_other_port, format!("127.0.0.1:{}/{}", server.secure_port(), OracleServer::SERVICE)] {
+        assert!(oracledb::connect(config("app", OLD, &connect)?).is_err(), "{connect}");
     }
     assert_eq!(server.failed_logins(), 0);
     Ok(())

@@ -49,6 +49,8 @@ class Packets:
     def read(self):
         """One packet: its kind, its data flags, what it holds."""
         head = self.read_exactly(8)
+        if not self.long and head[:2] == b"\x16\x03":
+            raise ConnectionError("TLS where none is spoken")
         length = struct.unpack(">I", head[:4])[0] if self.long else struct.unpack(">H", head[:2])[0]
         body = self.read_exactly(length - 8)
         if head[4] == DATA:
