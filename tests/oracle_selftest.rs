@@ -327,7 +327,7 @@ fn rows_are_read() -> Result<()> {
 
 #[test]
 fn faults_strike_before_or_after_the_change() -> Result<()> {
-    let server = start()?;
+    let mut server = start()?;
     let change = app_with(OLD, "new", NEW);
     server.plan_fault(json!({"at": "change", "moment": "before", "how": "cut"}))?;
     assert!(code(&server, change.clone())?.is_some_and(|code| code.starts_with("DPY-")));
@@ -343,6 +343,16 @@ fn faults_strike_before_or_after_the_change() -> Result<()> {
     let begun = Instant::now();
     assert!(server.accepts("APP", NEW)?);
     assert!(begun.elapsed() >= Duration::from_secs(1));
+    server.plan_fault(json!({"at": "login", "moment": "after", "how": "hang"}))?;
+    let config = rust(&server, "app", NEW)?;
+    let asked = std::thread::spawn(|| oracledb::connect(config).is_ok());
+    wait_until("it to hang", Duration::from_secs(10), || server.log().contains("after login: hang").then_some(()))?;
+    assert!(!asked.is_finished());
+    server.stop()?;
+    assert!(!asked.join().expect("it does not panic"));
+    server.restart()?;
+    assert!(server.plan_fault(json!({"at": "logon", "how": "cut"})).is_err(), "a misspelt fault is none");
+    assert!(server.set("APP", json!({"lokced": "LOCKED"})).is_err());
     Ok(())
 }
 

@@ -15,10 +15,10 @@ import os
 
 import sql
 from sql import Refused
+from wire import DATE, NUMBER, VARCHAR
 
 VERSION = "19.12.0.0.0"
 OPEN_UNTIL, EXPIRED_SINCE = (2099, 1, 31), (2020, 1, 31)
-EXTRA = {"VARCHAR": 1, "NUMBER": 2, "DATE": 12}
 
 
 class User:
@@ -177,9 +177,8 @@ class Database:
     def view(self, by, name):
         """The kinds of a view's columns, and its rows."""
         me = self.users[by]
-        text, number, date = EXTRA["VARCHAR"], EXTRA["NUMBER"], EXTRA["DATE"]
-        about = {"USERNAME": text, "ACCOUNT_STATUS": text, "LOCK_DATE": date, "EXPIRY_DATE": date}
-        more = {"PROFILE": text, "AUTHENTICATION_TYPE": text}
+        about = {"USERNAME": VARCHAR, "ACCOUNT_STATUS": VARCHAR, "LOCK_DATE": DATE, "EXPIRY_DATE": DATE}
+        more = {"PROFILE": VARCHAR, "AUTHENTICATION_TYPE": VARCHAR}
 
         def row(user):
             expires = EXPIRED_SINCE if user.expired == "EXPIRED" else OPEN_UNTIL
@@ -187,24 +186,24 @@ class Database:
                     "LOCK_DATE": EXPIRED_SINCE if user.locked else None, "AUTHENTICATION_TYPE": "PASSWORD"}
 
         if name == "DUAL":
-            return {"DUMMY": text}, [{"DUMMY": "X"}]
+            return {"DUMMY": VARCHAR}, [{"DUMMY": "X"}]
         if name == "USER_USERS":
             return about, [row(me)]
         if name == "DBA_USERS" and me.may("SELECT ANY DICTIONARY"):
             return {**about, **more}, [row(user) for user in self.users.values()]
         if name == "SESSION_PRIVS":
-            return {"PRIVILEGE": text}, [{"PRIVILEGE": privilege} for privilege in me.privileges]
+            return {"PRIVILEGE": VARCHAR}, [{"PRIVILEGE": privilege} for privilege in me.privileges]
         if name == "PRODUCT_COMPONENT_VERSION":
             product = {"PRODUCT": "Oracle Database 19c Enterprise Edition", "VERSION": "19.0.0.0.0",
                        "VERSION_FULL": VERSION, "STATUS": "Production"}
-            return dict.fromkeys(product, text), [product]
+            return dict.fromkeys(product, VARCHAR), [product]
         if name == "USER_PASSWORD_LIMITS":
             verify = "VERIFY_FUNCTION" if self.profile["verify"] else "NULL"
             limits = {"FAILED_LOGIN_ATTEMPTS": str(self.profile["attempts"] or "UNLIMITED"),
                       "PASSWORD_LOCK_TIME": "1", "PASSWORD_VERIFY_FUNCTION": verify,
                       "PASSWORD_REUSE_MAX": str(self.profile["remembered"] or "UNLIMITED"),
                       "PASSWORD_ROLLOVER_TIME": "1" if self.profile["rollover"] else "0"}
-            return ({"RESOURCE_NAME": text, "LIMIT": text},
+            return ({"RESOURCE_NAME": VARCHAR, "LIMIT": VARCHAR},
                     [{"RESOURCE_NAME": resource, "LIMIT": limit} for resource, limit in limits.items()])
         raise Refused(942, "table or view does not exist")
 
@@ -226,10 +225,10 @@ class Database:
         for token in wanted:
             title = token.text if token.kind == "quoted" else token.text.upper()
             if token.kind == "number":
-                columns.append((title, EXTRA["NUMBER"]))
+                columns.append((title, NUMBER))
                 sources.append(lambda row, fixed=int(token.text): fixed)
             elif token.kind == "string" or token.is_word("USER"):
-                columns.append((title, EXTRA["VARCHAR"]))
+                columns.append((title, VARCHAR))
                 sources.append(lambda row, fixed=by if token.kind == "word" else token.text: fixed)
             elif title in kinds:
                 columns.append((title, kinds[title]))

@@ -49,6 +49,8 @@ from sql import Refused  # noqa: E402
 SERVICE, SID = "LAB.TEST", "LAB"
 # Where something may go wrong.
 CHANGE, LOG_IN, QUERY = "change", "login", "query"
+WHAT_MAY_GO_WRONG = {"at": (CHANGE, LOG_IN, QUERY), "moment": ("before", "after"),
+                     "how": ("cut", "hang", "delay", "error")}
 
 
 class Cut(Exception):
@@ -184,9 +186,7 @@ class Session:
         if fault["how"] == "delay":
             threading.Event().wait(fault["seconds"])
             return
-        if fault["how"] == "error":
-            raise Refused(fault["code"], fault["text"])
-        raise ValueError(fault["how"])
+        raise Refused(fault["code"], fault["text"])
 
     # Logging in.
 
@@ -405,6 +405,13 @@ def bound(reader, count):
     return [reader.short_bytes().decode() for _ in range(count)]
 
 
+def overwrite(properties, to):
+    """Sets properties that are there, for a misspelt one would prove nothing."""
+    for name, value in to.items():
+        properties[name]
+        properties[name] = value
+
+
 class Server:
     def __init__(self, path):
         self.database, self.faults, self.lock = Database(path), Faults(), threading.Lock()
@@ -418,14 +425,17 @@ class Server:
         elif do == "drop":
             del database.users[asked["user"]]
         elif do == "set":
-            for name, value in asked["to"].items():
-                setattr(database.users[asked["user"]], name, value)
+            overwrite(vars(database.users[asked["user"]]), asked["to"])
         elif do == "profile":
-            database.profile.update(asked["to"])
+            overwrite(database.profile, asked["to"])
         elif do == "database":
-            vars(database).update(asked["to"])
+            overwrite(vars(database), asked["to"])
         elif do == "fault":
-            self.faults.planned.append({"times": 1, "moment": "before", **asked["fault"]})
+            fault = {"times": 1, "moment": "before", **asked["fault"]}
+            for key, known in WHAT_MAY_GO_WRONG.items():
+                if fault[key] not in known:
+                    raise KeyError(fault[key])
+            self.faults.planned.append(fault)
             return None
         elif do == "get":
             user = database.users[asked["user"]]
