@@ -3,7 +3,7 @@
 
 use futures_util::stream::{self, StreamExt as _};
 
-use crate::{CredentialState, Fault, HostVerdict, Kind, Verdict, Verdicts};
+use crate::{CredentialState, Fault, HostVerdict, NotIn, Verdict, Verdicts};
 
 /// So many hosts are spoken with at once.
 const AT_ONCE: usize = 32;
@@ -39,37 +39,31 @@ pub fn trouble<T>(hosts: &[(&str, Result<T, Fault>)]) -> Option<Fault> {
 ///
 /// # Errors
 /// The first fault, where no host refused and not all could be asked.
-pub fn verdicts(asked: Vec<(&str, Result<Option<CredentialState>, Fault>)>) -> Result<Verdicts, Fault> {
+pub fn verdicts(asked: Vec<(&str, Result<Option<CredentialState>, NotIn>)>) -> Result<Verdicts, Fault> {
     let mut trouble = None;
-    let mut state = None;
-    let hosts: Vec<HostVerdict> = asked
-        .into_iter()
-        .map(|(host, asked)| {
-            let (verdict, message) = match asked {
-                Ok(in_a_state) => {
-                    state = state.take().or(in_a_state);
-                    (Some(Verdict::Accepted), None)
+    let mut all = Verdicts::accepted();
+    let mut hosts = Vec::with_capacity(asked.len());
+    for (host, asked) in asked {
+        let (verdict, message) = match NotIn::verdict(asked) {
+            Ok(one) => {
+                let verdict = one.verdict;
+                match verdict {
+                    Verdict::Refused => all = one,
+                    Verdict::Accepted if all.verdict == Verdict::Accepted && all.state.is_none() => all = one,
+                    Verdict::Accepted => {}
                 }
-                Err(refused) if refused.kind == Kind::Authentication => (Some(Verdict::Refused), None),
-                Err(cannot) => {
-                    let message = cannot.message.clone();
-                    trouble.get_or_insert(cannot);
-                    (None, Some(message))
-                }
-            };
-            HostVerdict { host: host.to_owned(), verdict, message }
-        })
-        .collect();
-    let is_refused = hosts.iter().any(|host| host.verdict == Some(Verdict::Refused));
+                (Some(verdict), None)
+            }
+            Err(cannot) => {
+                let message = cannot.message.clone();
+                trouble.get_or_insert(cannot);
+                (None, Some(message))
+            }
+        };
+        hosts.push(HostVerdict { host: host.to_owned(), verdict, message });
+    }
     match trouble {
-        Some(fault) if !is_refused => Err(fault),
-        _ => {
-            let verdicts = match (is_refused, state) {
-                (true, _) => Verdicts::refused(),
-                (false, Some(state)) => Verdicts::accepted_but(state),
-                (false, None) => Verdicts::accepted(),
-            };
-            Ok(Verdicts { hosts, ..verdicts })
-        }
+        Some(fault) if all.verdict == Verdict::Accepted => Err(fault),
+        _ => Ok(Verdicts { hosts, ..all }),
     }
 }

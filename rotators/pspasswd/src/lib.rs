@@ -7,7 +7,7 @@ use serde::Deserialize;
 use turnlock_kit::many::{everywhere, trouble, verdicts};
 use turnlock_kit::{
     Admin, Applied, Change, Credential, Done, Fault, Finding, Findings, HostOutcome, Hosts, Kind, Lockout, MayRotate,
-    NotIn, Rotator, Severity, Threshold, Traits, Verdicts, WorkingSet,
+    Rotator, Severity, Threshold, Traits, Verdicts, WorkingSet,
 };
 use turnlock_samr::{Place, Ready, is_possible, limits, proof};
 
@@ -129,14 +129,8 @@ impl Rotator for Pspasswd {
 
     async fn verify(account: &Account, credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
         let own = WorkingSet::choose(&account.login, credential, None)?;
-        let asked = everywhere(account.places()?, async |(name, place)| {
-            let state = match proof(&place, own.login, own.password).await {
-                Err(NotIn::Right(state, _)) => Ok(Some(state)),
-                Err(NotIn::Other(fault)) => Err(fault),
-                Ok(state) => Ok(state),
-            };
-            (name, state)
-        });
+        let asked =
+            everywhere(account.places()?, async |(name, place)| (name, proof(&place, own.login, own.password).await));
         verdicts(asked.await)
     }
 }

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use turnlock_kit::many::{everywhere, trouble, verdicts};
 use turnlock_kit::{
     Admin, Applied, Change, Credential, CredentialField, Done, Fault, Finding, Findings, Finished, HostOutcome, Hosts,
-    Kind, Mark, MayRotate, Origin, Overlap, Policy, Prepared, Rotator, Severity, Threshold, Traits, Verdicts, VerifyBy,
+    Kind, Mark, MayRotate, NotIn, Origin, Overlap, Policy, Prepared, Rotator, Severity, Threshold, Traits, Verdicts,
+    VerifyBy,
 };
 use turnlock_secureshell::{Access, JUMP_PASSPHRASE, JUMP_PASSWORD, JUMP_PRIVATE_KEY};
 
@@ -210,8 +211,11 @@ impl Rotator for SshKey {
 
     async fn verify(account: &Account, credential: &Credential, _admin: Option<&Admin>) -> Result<Verdicts, Fault> {
         let key = key::needed(credential)?;
-        let asked =
-            account.everywhere(async |name| Host::log_in(account, name, &key, credential).await.map(|_| None)).await;
+        let asked = account
+            .everywhere(async |name| {
+                Host::log_in(account, name, &key, credential).await.map(|_| None).map_err(NotIn::Other)
+            })
+            .await;
         verdicts(asked)
     }
 
@@ -295,10 +299,7 @@ async fn edited(
 
 impl Account {
     /// Does the same at every host, at many of them at once.
-    async fn everywhere<'a, T>(
-        &'a self,
-        work: impl AsyncFn(&'a str) -> Result<T, Fault>,
-    ) -> Vec<(&'a str, Result<T, Fault>)> {
+    async fn everywhere<'a, T>(&'a self, work: impl AsyncFn(&'a str) -> T) -> Vec<(&'a str, T)> {
         everywhere(&self.hosts, async |name: &'a String| (name.as_str(), work(name).await)).await
     }
 }
