@@ -23,6 +23,13 @@ const SET_USER: u16 = 58;
 const HANDLE: usize = 20;
 const ACCESS_DENIED: u32 = 0xc000_0022;
 
+/// What a session has found and opened on its way to the accounts.
+#[derive(Default)]
+pub(crate) struct Found {
+    server: Option<([u8; HANDLE], String)>,
+    domain: Option<[u8; HANDLE]>,
+}
+
 /// An account that whoever is logged in may reset.
 pub(crate) struct Resettable {
     handle: [u8; HANDLE],
@@ -96,7 +103,7 @@ impl Session {
     pub(crate) async fn resettable(&mut self, login: &str) -> Result<Resettable, Fault> {
         // To set the password and, if that may be, to see what state it is in.
         const OF_AN_ACCOUNT: [u32; 2] = [0x90, 0x80];
-        let domain = self.domain(login).await?;
+        let domain = self.domain().await?;
         let call = Call::new(LOOK_UP_NAMES).bytes(&domain).number(1).number(1000).number(0).number(1).text(bare(login));
         let answer = self.call(&call).await?;
         let mut results = Results::of(&answer).map_err(|error| self.garbage(&error))?;
@@ -149,7 +156,14 @@ impl Session {
     /// # Errors
     /// `not_found` for such a one.
     pub(crate) async fn keeps(&mut self, login: &str) -> Result<(), Fault> {
-        if domain_of(login).is_some() { self.connected(login).await.map(drop) } else { Ok(()) }
+        let Some(domain) = domain_of(login) else { return Ok(()) };
+        let (_, name) = self.connected().await?;
+        if domain.eq_ignore_ascii_case(&name) {
+            return Ok(());
+        }
+        let message = format!("{} keeps the accounts of {name}, and \"{login}\" is none of them", self.place());
+        Err(Fault::new(Kind::NotFound, message)
+            .hint("name a controller of the account's domain, or use the plugin adpasswd"))
     }
 
     /// Gives an account another password, by an administrator.
@@ -174,7 +188,7 @@ impl Session {
     pub(crate) async fn rules(&mut self) -> Option<Rules> {
         const OF_PASSWORDS: u16 = 1;
         const COMPLEX: u32 = 1;
-        let domain = self.domain("").await.ok()?;
+        let domain = self.domain().await.ok()?;
         let answer = self.call(&Call::new(QUERY_DOMAIN).bytes(&domain).short(OF_PASSWORDS)).await.ok()?;
         let mut results = Results::of(&answer).ok().filter(|results| results.status == 0)?;
         let _pointer = results.number().ok()?;
@@ -187,28 +201,28 @@ impl Session {
         Some(Rules { min_length, history, complex, min_age })
     }
 
-    /// Finds the machine's own domain, the one beside the built-in, which has to
-    /// be the account's.
-    async fn connected(&mut self, login: &str) -> Result<([u8; HANDLE], String), Fault> {
+    /// Finds the machine's own domain, the one beside the built-in, once.
+    async fn connected(&mut self) -> Result<([u8; HANDLE], String), Fault> {
         // To connect, list and look up.
         const OF_THE_SERVER: u32 = 0x31;
+        if let Some(found) = &self.found.server {
+            return Ok(found.clone());
+        }
         let server = format!("\\\\{}", self.place().host);
         let call = Call::new(CONNECT).ended_text(&server).number(OF_THE_SERVER);
         let connected = self.handle(&call).await?.map_err(|status| self.closed(status))?;
         let name = self.name_of_the_domain(&connected).await?;
-        if domain_of(login).is_some_and(|domain| !domain.eq_ignore_ascii_case(&name)) {
-            let message = format!("{} keeps the accounts of {name}, and \"{login}\" is none of them", self.place());
-            return Err(Fault::new(Kind::NotFound, message)
-                .hint("name a controller of the account's domain, or use the plugin adpasswd"));
-        }
-        Ok((connected, name))
+        Ok(self.found.server.insert((connected, name)).clone())
     }
 
-    /// Opens the machine's own domain.
-    async fn domain(&mut self, login: &str) -> Result<[u8; HANDLE], Fault> {
+    /// Opens the machine's own domain, once.
+    async fn domain(&mut self) -> Result<[u8; HANDLE], Fault> {
         // To look up and, if that may be, read the rules.
         const OF_A_DOMAIN: [u32; 2] = [0x201, 0x200];
-        let (connected, name) = self.connected(login).await?;
+        if let Some(domain) = self.found.domain {
+            return Ok(domain);
+        }
+        let (connected, name) = self.connected().await?;
         let answer = self.call(&Call::new(LOOK_UP_DOMAIN).bytes(&connected).text(&name)).await?;
         let mut results = Results::of(&answer).map_err(|error| self.garbage(&error))?;
         if results.status != 0 {
@@ -223,7 +237,7 @@ impl Session {
         for access in OF_A_DOMAIN {
             let call = Call::new(OPEN_DOMAIN).bytes(&connected).number(access).number(count).bytes(&identifier);
             match self.handle(&call).await? {
-                Ok(handle) => return Ok(handle),
+                Ok(handle) => return Ok(*self.found.domain.insert(handle)),
                 Err(status) => refused = status,
             }
         }

@@ -22,12 +22,8 @@ impl Ready {
     pub async fn at(place: &Place, login: &str, worker: &WorkingSet<'_>) -> Result<Self, Fault> {
         let mut session = Session::log_in(place, worker.login, worker.password).await?;
         session.speak_of_accounts().await?;
-        let resettable = if worker.is_admin {
-            Some(session.resettable(login).await?)
-        } else {
-            session.keeps(login).await?;
-            None
-        };
+        session.keeps(login).await?;
+        let resettable = if worker.is_admin { Some(session.resettable(login).await?) } else { None };
         Ok(Self { session, resettable })
     }
 

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use turnlock_kit::{Fault, Kind, NotIn, Secret};
 use zeroize::Zeroizing;
 
+use crate::accounts::Found;
 use crate::ntlm;
 use crate::rpc::{self, Call};
 use crate::smb::{Connection, MORE_PROCESSING_REQUIRED, Pipe, SUCCESS};
@@ -72,6 +73,7 @@ pub(crate) struct Session {
     place: Place,
     login: String,
     pipe: Option<Pipe>,
+    pub(crate) found: Found,
 }
 
 impl Session {
@@ -115,7 +117,7 @@ impl Session {
         if status != SUCCESS {
             return Err(status::of_log_in(place, login, status));
         }
-        Ok(Self { connection, place: place.clone(), login: login.to_owned(), pipe: None })
+        Ok(Self { connection, place: place.clone(), login: login.to_owned(), pipe: None, found: Found::default() })
     }
 
     /// Opens what a change goes through. Nothing changes by it.
