@@ -77,7 +77,14 @@ impl Work<'_> {
         }
     }
 
-    /// It did not, or nobody knows.
+    /// Nobody came to it.
+    pub(crate) fn was_not_made(self) {
+        if let Self::Own(log_in) = self {
+            log_in.cost_nothing();
+        }
+    }
+
+    /// It did not go well, or nobody knows.
     pub(crate) fn failed(self, fault: &Fault) {
         match self {
             Self::Own(log_in) => log_in.failed(fault),

@@ -102,7 +102,10 @@ async fn holding(
             budget::work(engine, &attempt.plan).map_err(|fault| Failure::from(fault).state(State::Unchanged))?;
         let mut gate = Gate::new(engine, lease, uid, &attempt, &title);
         engine.progress(&title, "staging");
-        stage(engine, lease, uid, &stored, &attempt)?;
+        if let Err(failure) = stage(engine, lease, uid, &stored, &attempt) {
+            log_in.was_not_made();
+            return Err(failure);
+        }
         engine.progress(&title, "changing");
         let known = apply(&mut rotator, &attempt, &mut gate).await;
         // With the permit it was given back: a rotator asks for that when it is logged in.

@@ -528,9 +528,10 @@ impl Vault for LocalVault {
         self.on_attempt(lease, uid, attempt, move |txn, held| {
             leases::renew(&txn.view, held.lease)?;
             let mut open = held.open;
-            open.permit = Some(permit);
+            // A candidate that is sent again has had its count given back before.
+            let is_the_first = open.permit.replace(permit).is_none();
             txn.view.put_attempt(held.record, held.id, &open)?;
-            if open.plan.traits.lockout_sensitive && open.plan.admin.is_none() {
+            if is_the_first && open.plan.traits.lockout_sensitive && open.plan.admin.is_none() {
                 txn.view.refund(&open.plan.identity)?;
             }
             Ok(("permitted", None))
