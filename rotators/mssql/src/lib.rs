@@ -135,12 +135,11 @@ impl Rotator for Mssql {
         if let Some(days) = facts.days_left.filter(|days| *days > 0) {
             find(Severity::Info, format!("the password expires in {days} days"));
         }
-        let may_not = worker.is_admin && !facts.may_reset;
-        if may_not {
+        if worker.is_admin && !facts.may_reset {
             let right = if account.contained { "ALTER ANY USER" } else { "ALTER ANY LOGIN" };
             find(Severity::Error, format!("\"{}\" has no {right}", worker.login));
         }
-        let hopeless = may_not || (facts.is_locked && !account.unlock);
+        let hopeless = findings.iter().any(|finding| finding.severity == Severity::Error);
         Ok(Findings {
             server: Some(format!("SQL Server {}", facts.version)),
             tls: Some(session.tls),
