@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use lab::interposer::{Interposer, Kill, MessageDirection, Victim, When};
 use lab::shim::{self, Cut, Shim};
 use lab::{
-    DomainController, DomainOptions, Entra, MysqlServer, Output, Postgresql, RemoteLogin, SmbOptions, SmbServer,
-    SqlServer, SqlServerOptions, Turnlock, UnixHost, UnixHostOptions, process,
+    DomainController, DomainOptions, Entra, MysqlServer, OracleOptions, OracleServer, Output, Postgresql, RemoteLogin,
+    SmbOptions, SmbServer, SqlServer, SqlServerOptions, Turnlock, UnixHost, UnixHostOptions, process,
 };
 use serde_json::Value;
 
@@ -556,6 +556,40 @@ impl Target for Mssql {
     }
 }
 
+struct Oracle(OracleServer);
+
+impl Oracle {
+    /// A server that locks a user at the third wrong password.
+    fn start() -> Self {
+        let server = OracleServer::start(OracleOptions::default()).unwrap();
+        server.set_profile(serde_json::json!({"attempts": 3})).unwrap();
+        server.create_user(&LOGIN.to_uppercase(), BEGIN).unwrap();
+        Self(server)
+    }
+}
+
+impl Target for Oracle {
+    fn plugin(&self) -> &'static str {
+        "oracle"
+    }
+    fn fields(&self) -> Vec<String> {
+        let url = format!("oracle://127.0.0.1:{}", self.0.secure_port());
+        let ca = format!("turnlock:ca={}", self.0.ca_path().display());
+        let db = format!("cmdr:db={}", OracleServer::SERVICE);
+        ["--login", LOGIN, "--url", &url, "--set", &ca, "--set", &db].map(str::to_owned).to_vec()
+    }
+    fn reset(&self) {
+        let fresh = serde_json::json!({"password": BEGIN, "failures": 0, "locked": null});
+        self.0.set(&LOGIN.to_uppercase(), fresh).unwrap();
+    }
+    fn accepts(&self, password: &str) -> bool {
+        // A user that Turnlock has locked is an error, and so a failure.
+        let accepted = self.0.accepts(&LOGIN.to_uppercase(), password).unwrap();
+        self.0.set(&LOGIN.to_uppercase(), serde_json::json!({"failures": 0, "locked": null})).unwrap();
+        accepted
+    }
+}
+
 /// A user of a tenant, which tells nobody whether a password is right.
 struct Tenant {
     entra: Entra,
@@ -751,6 +785,16 @@ fn mssql_killed_at_every_message() {
 #[test]
 fn mssql_with_a_wrong_password_killed_at_every_message() {
     every_message(&Mssql::start(), Story::WrongCurrent, &[When::Before, When::After]);
+}
+
+#[test]
+fn oracle_killed_at_every_message() {
+    every_message(&Oracle::start(), Story::Succeeds, BOTH);
+}
+
+#[test]
+fn oracle_with_a_wrong_password_killed_at_every_message() {
+    every_message(&Oracle::start(), Story::WrongCurrent, BOTH);
 }
 
 #[test]
