@@ -67,6 +67,7 @@ const PLUGINS: [&str; 11] = [
     "postgresql",
     "mysql",
     "mssql",
+    "oracle",
     "adpasswd",
     "azureadpwd",
     "windows",

@@ -81,7 +81,7 @@ impl<const WINDOW: u32> Target for Server<WINDOW> {
 
     fn start(names: &[&str]) -> Self {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        let server = OracleServer::start(OracleOptions { names, ..OracleOptions::default() }).unwrap();
+        let server = OracleServer::start(OracleOptions { names }).unwrap();
         server.set_profile(json!({"attempts": if WINDOW > 0 { 3 } else { 0 }})).unwrap();
         server.set_database(json!({"longest": 1024})).unwrap();
         Self(server)
@@ -419,4 +419,19 @@ fn a_wrong_password_in_the_vault_locks_nobody_out() {
     }
     assert_eq!(server.0.state("APP").unwrap()["failures"], 2, "the third would lock it");
     assert!(server.accepts("app", OLD));
+}
+
+/// The driver would print every packet then, a reset's with the new password.
+#[test]
+fn the_drivers_own_debugging_is_refused() {
+    let (server, world) = with_app();
+    let account = json!({
+        "host": "127.0.0.1", "port": server.0.secure_port(), "db": OracleServer::SERVICE, "login": "app",
+        "ca": server.ca(),
+    });
+    let input = json!({"account": account, "current": {"password": OLD}}).to_string();
+    let mut rotate = world.turnlock.program("turnlock-oracle", &["rotate"]).unwrap();
+    let output = lab::process::run(rotate.env("RSO_DEBUG_PACKETS", "1"), input.as_bytes()).unwrap();
+    assert_eq!(output.status, 2, "{}", output.stdout);
+    assert!(output.stdout.contains("RSO_DEBUG_PACKETS") && server.0.changes().unwrap().is_empty(), "{}", output.stdout);
 }

@@ -158,7 +158,7 @@ pub(crate) use promises;
 
 const OLD: &str = "Old-And-Tired-1";
 
-const HOSTILE_PASSWORDS: [&str; 7] = [
+pub(crate) const HOSTILE_PASSWORDS: [&str; 7] = [
     r#"1t's "Quoted" \ 'twice' \\ over"#,
     r"'; DROP USER app;-- \'; \0 \x00 \n %s %n %% %00",
     "$(reboot) `id` ${HOME} $$ $1 {0} {} <!-- & | > /dev/null",

@@ -14,11 +14,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     step("check the lints", || {
         show(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
     })?;
-    step("check and test the feature rbac of azureadpwd", || {
-        let package = ["-p", "turnlock-azureadpwd", "--features", "rbac"];
-        let lints = [&["clippy", "--all-targets", "--quiet"][..], &package, &["--", "-D", "warnings"]].concat();
-        show(&mut cargo(&lints))?;
-        show(&mut cargo(&[&["test", "--quiet"][..], &package].concat()))
+    step("check and test the features that are off by default", || {
+        let features = "turnlock-azureadpwd/rbac,turnlock-oracle/thick";
+        let those = ["-p", "turnlock-azureadpwd", "-p", "turnlock-oracle", "--features", features];
+        show(cargo(&["clippy", "--all-targets", "--quiet"]).args(those).args(["--", "-D", "warnings"]))?;
+        show(cargo(&["test", "--quiet"]).args(those))
     })?;
     step("test", || test::run(&[]))?;
     step("windows", || windows::run(&[]))

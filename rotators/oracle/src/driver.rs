@@ -95,8 +95,8 @@ pub(crate) async fn apart<T: Send + 'static>(
     }
 }
 
-/// Lets a driver's thread end in its panic hook: it tells where, which holds no
-/// secret, and stays there, for returning would abort the program.
+/// Lets a driver's thread tell in its panic hook where it was, which holds no
+/// secret. Where a panic aborts the program the thread stays there for good.
 fn catch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -106,7 +106,7 @@ fn catch_panics() {
             Some(death) => {
                 let place = info.location().map(|place| format!("{}:{}", place.file(), place.line()));
                 drop(death.send(place.unwrap_or_default()));
-                loop {
+                while cfg!(panic = "abort") {
                     thread::park();
                 }
             }

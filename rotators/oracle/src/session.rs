@@ -39,7 +39,9 @@ pub(crate) struct Facts {
 impl Session {
     /// Logs in.
     pub(crate) async fn open(account: &Account, login: &str, password: &Secret) -> Result<Self, NotIn> {
-        Self::begin(account, login, password, None).await
+        let log_in = LogIn::at(account, login, password)?;
+        let place = log_in.place.clone();
+        log_in.make(None).await.map_err(|failed| refusal::of_log_in(&place, login, &failed))
     }
 
     /// Logs in with a password that has expired, and changes it by that.
@@ -47,12 +49,6 @@ impl Session {
         let log_in = LogIn::at(account, &account.login, password)
             .map_err(|fault| Failed { why: Why::Input, cause: fault.message })?;
         log_in.make(Some(new.duplicate())).await
-    }
-
-    async fn begin(account: &Account, login: &str, password: &Secret, new: Option<Secret>) -> Result<Self, NotIn> {
-        let log_in = LogIn::at(account, login, password)?;
-        let place = log_in.place.clone();
-        log_in.make(new).await.map_err(|failed| refusal::of_log_in(&place, login, &failed))
     }
 
     /// Does something with the connection, on the driver's thread.
@@ -121,7 +117,7 @@ impl Drop for Session {
 }
 
 impl LogIn {
-    fn at(account: &Account, login: &str, password: &Secret) -> Result<Self, Fault> {
+    pub(crate) fn at(account: &Account, login: &str, password: &Secret) -> Result<Self, Fault> {
         let name = statement::name(login)?;
         // In quotes only where it has to be: some servers take them for a part of the name.
         let user = if login.starts_with('"') { statement::quoted(&name).to_string() } else { name };
