@@ -62,7 +62,7 @@ fn each_is_refused(world: &World, cases: &[Case<'_>]) {
 }
 
 /// Every rotator of this workspace.
-const PLUGINS: [&str; 11] = [
+const PLUGINS: [&str; 12] = [
     "noop",
     "postgresql",
     "mysql",
