@@ -92,7 +92,7 @@ fn every_wrong_argument_is_refused_and_changes_nothing() {
     database("Length", &["cmdr:length=long"]);
     database("Rules", &["cmdr:rules=1,2"]);
     database("Plugin", &["cmdr:plugin=../../bin/sh"]);
-    database("Missing", &["cmdr:plugin=oracle"]);
+    database("Missing", &["cmdr:plugin=awspswd"]);
     database("Admin", &["turnlock:admin=Nobody"]);
     world.ok_with(&["add", "No login", "--url", "postgres://db1", "--password", "-"], SECRET);
     let missing = World::without_vault();
@@ -110,7 +110,7 @@ fn every_wrong_argument_is_refused_and_changes_nothing() {
             (&["rotate", "Length"], 2, &["Length", "cmdr:length", "number"]),
             (&["rotate", "Rules"], 2, &["Rules", "cmdr:rules", "4 numbers"]),
             (&["rotate", "Plugin"], 2, &["Plugin", "cmdr:plugin", "a-z, 0-9"]),
-            (&["rotate", "Missing"], 2, &["Missing", "turnlock-oracle"]),
+            (&["rotate", "Missing"], 2, &["Missing", "turnlock-awspswd"]),
             (&["rotate", "Admin"], 2, &["Admin", "Nobody", "turnlock:admin"]),
             (&["rotate", "No login"], 2, &["No login", "login"]),
             (&["check", "No login"], 2, &["No login", "login"]),

@@ -287,7 +287,7 @@ fn statements_are_read_like_oracle_reads_them() -> Result<()> {
         ("ALTER USER app IDENTIFIED BY x QUOTA", "ORA-00922"),
         ("ALTER USER 'app' IDENTIFIED BY x", "ORA-00987"),
         ("ALTER USER app", "ORA-00922"),
-        ("DROP USER app", "ORA-00900"),
+        ("DROP USER app", "ORA-01031"),
         ("SELECT * FROM dba_users", "ORA-00936"),
         ("SELECT nothing FROM user_users", "ORA-00904"),
         ("SELECT profile FROM user_users", "ORA-00904"),
@@ -482,5 +482,47 @@ fn the_driver_for_rust_does_the_same() -> Result<()> {
     server.plan_fault(json!({"at": "change", "moment": "after", "how": "cut"}))?;
     assert!(connection.execute("ALTER USER app IDENTIFIED BY after_all", &[]).is_err());
     assert!(server.accepts("APP", "after_all")?);
+    Ok(())
+}
+
+/// A stand-in behind another lab's forwarder: what is tried on it is how a real one is made ready.
+#[test]
+fn a_real_server_may_take_the_stand_ins_place() -> Result<()> {
+    let real = start()?;
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let file = place.path().join("real.json");
+    let about = json!({
+        "host": real.host(), "port": real.port(), "tls_port": real.secure_port(), "service": OracleServer::SERVICE,
+        "login": "boss", "password": OLD, "ca": real.ca_path(),
+    });
+    process::write_file(&file, about.to_string())?;
+    let before = OracleServer::start(OracleOptions { real: Some(file), ..OracleOptions::default() })?;
+    before.set_profile(json!({"attempts": 3}))?;
+    assert_eq!(before.failed_logins(), 0);
+    for (user, password) in HOSTILE {
+        before.create_user(user, password)?;
+        assert!(before.accepts(user, password)? && real.accepts(user, password)? && !before.accepts(user, NEW)?);
+        before.set(user, json!({"password": NEW}))?;
+        assert!(real.accepts(user, NEW)?);
+    }
+    assert_eq!(before.failed_logins(), HOSTILE.len(), "{}", before.log());
+    assert!(before.log().contains("ALTER USER") && !before.log().contains(NEW), "{}", before.log());
+    before.create_user("APP", OLD)?;
+    for wrong in ["one", "two", "three"] {
+        assert!(!before.accepts("APP", wrong)?);
+    }
+    assert!(before.accepts("APP", OLD).is_err(), "it is locked");
+    before.set("APP", json!({"failures": 0, "locked": null}))?;
+    assert!(before.accepts("APP", OLD)?);
+    let secure = format!("tcps://localhost:{}/{}", before.secure_port(), OracleServer::SERVICE);
+    assert_eq!(
+        code(&before, json!({"user": "app", "password": OLD, "connect": secure, "ca": before.ca_path()}))?,
+        None
+    );
+    before.create_admin("ROTATOR", OLD)?;
+    let reset = format!("ALTER USER app IDENTIFIED BY \"{NEW}\"");
+    assert_eq!(code(&before, json!({"user": "rotator", "password": OLD, "statement": reset}))?, None);
+    let refused = before.set("APP", json!({"expired": "EXPIRED"})).expect_err("only a stand-in can be told this");
+    assert!(refused.to_string().contains("cannot be told"), "{refused}");
     Ok(())
 }

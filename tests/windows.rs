@@ -114,32 +114,12 @@ impl<const WINDOW: u32, const MANY: bool> Target for Machine<WINDOW, MANY> {
 }
 
 mod where_accounts_are_locked {
-    crate::promises::promises!(crate::Machine:
-        the_new_secret_works_and_the_old_one_stops,
-        a_healthy_rotation_spends_no_failed_log_in,
-        a_wrong_current_secret_changes_nothing_and_is_told_apart,
-        an_admin_resets_an_account_whose_secret_is_lost,
-        an_admin_without_the_right_changes_nothing,
-        hostile_logins_survive,
-        hostile_passwords_survive,
-        a_second_and_a_third_run_are_harmless,
-        check_changes_nothing_and_says_what_it_found,
-        a_connection_cut_at_any_byte_loses_nothing,
-        no_secret_is_seen_anywhere,
-        orchestrator_and_rotator_cannot_be_looked_into,
-        two_runs_on_one_account_rotate_it_once,
-    );
+    crate::promises::promises!(crate::Machine: where_accounts_are_locked);
 }
 
 /// Who tries past passwords, or hangs, again and again must not be counted.
 mod where_accounts_are_never_locked {
-    crate::promises::promises!(crate::Machine<0>:
-        the_new_secret_works_and_the_old_one_stops,
-        a_wrong_current_secret_changes_nothing_and_is_told_apart,
-        verify_finds_drift_and_history_repairs_it,
-        a_connection_cut_at_any_byte_loses_nothing,
-        a_held_rotation_shows_no_secret,
-    );
+    crate::promises::promises!(crate::Machine<0>: where_accounts_are_never_locked);
 }
 
 /// The promises again, for the plugin for many machines.

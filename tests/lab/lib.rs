@@ -34,6 +34,7 @@ mod postgresql;
 pub mod process;
 mod proxy;
 pub mod python;
+mod real;
 mod samba;
 mod server;
 pub mod shim;

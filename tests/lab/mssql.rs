@@ -18,6 +18,7 @@ use crate::{
     error::Context,
     process::{self, Ending, Owned, clean_command},
     python,
+    real::{Real, file_in, written_down},
     server::{self, Recipe, Site},
 };
 
@@ -29,13 +30,19 @@ const CLIENT: &str = include_str!("mssql/client.py");
 pub struct SqlServerOptions {
     /// The names in the server's certificate.
     pub names: Vec<String>,
+    /// What tells of a real server in the stand-in's place: the file that `TURNLOCK_LAB_MSSQL` names, unless told.
+    pub real: Option<PathBuf>,
     /// A named instance: the server gets an address for itself, with a SQL Server Browser.
     pub instance: Option<String>,
 }
 
 impl Default for SqlServerOptions {
     fn default() -> Self {
-        Self { names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()], instance: None }
+        Self {
+            names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
+            real: file_in("TURNLOCK_LAB_MSSQL"),
+            instance: None,
+        }
     }
 }
 
@@ -58,7 +65,7 @@ impl SqlServer {
         let names: Vec<&str> = options.names.iter().map(String::as_str).chain([own.as_str()]).collect();
         let site = Site::new("mssql", None, &Authority::new()?, &names)?;
         process::write_file(&site.file("server.py"), SERVER)?;
-        let recipe = StandIn { address, instance: options.instance };
+        let recipe = StandIn { address, instance: options.instance, real: Real::told_by("mssql", options.real)? };
         let (process, port) = server::start(&recipe, &site)?;
         Ok(Self { process: Some(process), port, recipe, site, told: std::cell::RefCell::default() })
     }
@@ -75,7 +82,7 @@ impl SqlServer {
 
     /// The certificate of the authority that issued the server's certificate.
     pub fn ca_path(&self) -> PathBuf {
-        self.site.file("ca.crt")
+        self.recipe.real.as_ref().map_or_else(|| self.site.file("ca.crt"), Real::ca)
     }
 
     /// Makes a login that may change its own password.
@@ -120,12 +127,24 @@ impl SqlServer {
 
     /// Everything the server has logged, across restarts.
     pub fn log(&self) -> String {
-        self.site.log()
+        self.of_the_real().map_or_else(|| self.site.log(), |(_, lines)| lines)
     }
 
     /// How many log-ins the server refused because of a wrong name or password.
     pub fn failed_logins(&self) -> usize {
-        self.log().lines().filter(|line| line.ends_with("refused: 18456")).count()
+        match self.of_the_real() {
+            Some((refused, _)) => refused,
+            None => self.log().lines().filter(|line| line.ends_with("refused: 18456")).count(),
+        }
+    }
+
+    /// What a real server has written down. Without its word no count is right.
+    fn of_the_real(&self) -> Option<(usize, String)> {
+        self.recipe.real.as_ref()?;
+        match self.ask(&json!({"do": "log"})) {
+            Ok(told) => Some(written_down(&told)),
+            Err(error) => Some((usize::MAX, error.to_string())),
+        }
     }
 
     /// Ends the server.
@@ -181,6 +200,8 @@ impl SqlServer {
 struct StandIn {
     address: Ipv4Addr,
     instance: Option<String>,
+    /// What stands in its place.
+    real: Option<Real>,
 }
 
 impl Recipe for StandIn {
@@ -194,6 +215,9 @@ impl Recipe for StandIn {
         let control = site.file("control");
         if control.exists() {
             std::fs::remove_file(&control).could_not(|| format!("remove {}", control.display()))?;
+        }
+        if let Some(real) = &self.real {
+            return real.command(site, (port, 0), &control);
         }
         let mut command = clean_command(process::need_program("python3")?);
         command.arg("-I").arg(site.file("server.py")).args([self.address.to_string(), port.to_string()]);

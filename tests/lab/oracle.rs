@@ -20,6 +20,7 @@ use crate::{
     ports,
     process::{self, Ending, Owned, clean_command},
     python,
+    real::{Real, file_in, written_down},
     server::{self, Recipe, Site},
 };
 
@@ -36,11 +37,13 @@ const CLIENT: &str = include_str!("oracle/client.py");
 pub struct OracleOptions {
     /// The names in the server's certificate.
     pub names: Vec<String>,
+    /// What tells of a real server in the stand-in's place: the file that `TURNLOCK_LAB_ORACLE` names, unless told.
+    pub real: Option<PathBuf>,
 }
 
 impl Default for OracleOptions {
     fn default() -> Self {
-        Self { names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()] }
+        Self { names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()], real: file_in("TURNLOCK_LAB_ORACLE") }
     }
 }
 
@@ -67,7 +70,7 @@ impl OracleServer {
         for (name, text) in PARTS {
             process::write_file(&site.file(name), text)?;
         }
-        let recipe = StandIn { ports: Cell::default() };
+        let recipe = StandIn { ports: Cell::default(), real: Real::told_by("oracle", options.real)? };
         let (process, port) = server::start(&recipe, &site)?;
         Ok(Self { process: Some(process), port, recipe, site })
     }
@@ -89,7 +92,7 @@ impl OracleServer {
 
     /// The certificate of the authority that issued the server's certificate.
     pub fn ca_path(&self) -> PathBuf {
-        self.site.file("ca.crt")
+        self.recipe.real.as_ref().map_or_else(|| self.site.file("ca.crt"), Real::ca)
     }
 
     /// Makes a user who may log in, and change its own password like everybody.
@@ -182,12 +185,24 @@ impl OracleServer {
 
     /// Everything the server has logged, across restarts.
     pub fn log(&self) -> String {
-        self.site.log()
+        self.of_the_real().map_or_else(|| self.site.log(), |(_, lines)| lines)
     }
 
     /// How many log-ins the server refused because of a wrong name or password.
     pub fn failed_logins(&self) -> usize {
-        self.log().lines().filter(|line| line.ends_with("refused: 1017")).count()
+        match self.of_the_real() {
+            Some((refused, _)) => refused,
+            None => self.log().lines().filter(|line| line.ends_with("refused: 1017")).count(),
+        }
+    }
+
+    /// What a real server has written down. Without its word no count is right.
+    fn of_the_real(&self) -> Option<(usize, String)> {
+        self.recipe.real.as_ref()?;
+        match self.ask(&json!({"do": "log"})) {
+            Ok(told) => Some(written_down(&told)),
+            Err(error) => Some((usize::MAX, error.to_string())),
+        }
     }
 
     /// Ends the server.
@@ -241,6 +256,8 @@ impl OracleServer {
 struct StandIn {
     /// Its port, and the one with TLS that was chosen along with it.
     ports: Cell<(u16, u16)>,
+    /// What stands in its place.
+    real: Option<Real>,
 }
 
 impl Recipe for StandIn {
@@ -260,6 +277,9 @@ impl Recipe for StandIn {
             std::fs::remove_file(&control).could_not(|| format!("remove {}", control.display()))?;
         }
         // AES comes with the packages of the driver.
+        if let Some(real) = &self.real {
+            return real.command(site, self.ports.get(), &control);
+        }
         let mut command = clean_command(python::program()?);
         command.args(["-I", "-B"]).arg(site.file("server.py")).arg(Ipv4Addr::LOCALHOST.to_string());
         command.args([port, self.ports.get().1].map(|port| port.to_string()));

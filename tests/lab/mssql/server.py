@@ -36,13 +36,13 @@ class Login:
         self.password, self.admin = password, admin
         self.history, self.failures = [password], 0
         self.locked = self.disabled = self.expired = self.must_change = False
-        self.policy = self.expiration = True
+        self.policy = self.expiration = self.locks = True
         self.database = "master"
 
 
 class Server:
     def __init__(self):
-        self.logins, self.lock = {}, threading.Lock()
+        self.logins, self.lock, self.written = {}, threading.Lock(), []
         self.min_length, self.classes, self.remembered, self.threshold = 1, 1, 0, 0
 
     def refusal_of(self, name, password):
@@ -56,7 +56,7 @@ class Server:
                                "The system administrator can unlock it.")
         if password != login.password:
             login.failures += 1
-            login.locked = bool(self.threshold) and login.failures >= self.threshold
+            login.locked = login.locks and bool(self.threshold) and login.failures >= self.threshold
             return failed
         login.failures = 0
         if login.disabled:
@@ -181,6 +181,35 @@ def packets(kind, content):
     return out
 
 
+def administer(server, who, text):
+    """What the lab does to a real server (real.py), so that it can be tried here: a
+    login is made, dropped, given a right, or freed; the log is read."""
+    if not server.logins[who].admin:
+        return None
+    if text == "EXEC sys.sp_readerrorlog 0, 1":
+        return rows([[line] for line in server.written])
+    for words in ("CREATE LOGIN ", "DROP LOGIN ", "GRANT ALTER ANY LOGIN TO ", "ALTER LOGIN "):
+        if not text.startswith(words):
+            continue
+        name, rest = unquoted(text[len(words):], "[", "]")
+        if words.startswith("CREATE"):
+            password, rest = literal(rest.removeprefix(" WITH PASSWORD = "))
+            server.logins[name] = Login(password)
+            server.logins[name].locks = rest == ", CHECK_POLICY = ON"
+        elif name not in server.logins:
+            return error(15151, 16, f"Cannot find the login '{name}'.") + done(True)
+        elif words.startswith("DROP"):
+            del server.logins[name]
+        elif words.startswith("GRANT"):
+            server.logins[name].admin = True
+        elif rest in (" WITH CHECK_POLICY = OFF", " WITH CHECK_POLICY = ON"):
+            server.logins[name].locked, server.logins[name].failures = False, 0
+        else:
+            return None
+        return done()
+    return None
+
+
 class InPackets:
     """TLS whose handshake travels in packets, and what follows does not."""
 
@@ -254,17 +283,18 @@ def login_ack():
             + b"\xad" + struct.pack("<H", len(body)) + body + done())
 
 
-def one_row(values):
-    """One row of texts, nvarchar(128) each."""
+def rows(table, columns=1):
+    """Rows of texts, nvarchar(128) each."""
     collation = bytes([9, 4, 0xd0, 0, 0x34])
-    out = b"\x81" + struct.pack("<H", len(values))
-    for _ in values:
+    out = b"\x81" + struct.pack("<H", columns)
+    for _ in range(columns):
         out += struct.pack("<IH", 0, 9) + b"\xe7" + struct.pack("<H", 256) + collation + short_text("", "<B")
-    out += b"\xd1"
-    for value in values:
-        encoded = None if value is None else value.encode("utf-16-le")
-        out += b"\xff\xff" if encoded is None else struct.pack("<H", len(encoded)) + encoded
-    return out + b"\xfd" + struct.pack("<HHQ", 0x10, 0xc1, 1)
+    for row in table:
+        out += b"\xd1"
+        for value in row:
+            encoded = None if value is None else value.encode("utf-16-le")
+            out += b"\xff\xff" if encoded is None else struct.pack("<H", len(encoded)) + encoded
+    return out + b"\xfd" + struct.pack("<HHQ", 0x10, 0xc1, len(table))
 
 
 def parse_login(content):
@@ -288,7 +318,10 @@ def answer(server, who, text):
         flag = lambda value: "1" if value else "0"
         seen = login is not None and (name == who or server.logins[who].admin)
         state = [flag(login.locked), flag(login.expired), "40"] if seen else [None, None, None]
-        return one_row([VERSION, flag(server.logins[who].admin), *state])
+        return rows([[VERSION, flag(server.logins[who].admin), *state]], 5)
+    administered = administer(server, who, text)
+    if administered:
+        return administered
     try:
         change = parse_alter(text)
     except (ValueError, IndexError):
@@ -327,6 +360,7 @@ def serve(server, raw, contexts):
         refusal = server.refusal_of(name, password)
     if refusal:
         log(f"log-in of {name!r} refused: {refusal[0]}")
+        server.written.append(f"Error: {refusal[0]}, Severity: {refusal[1]}, State: 1.")
         connection.sendall(packets(REPLY, error(*refusal) + done(True)))
         return
     log(f"log-in of {name!r}")

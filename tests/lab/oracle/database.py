@@ -41,7 +41,7 @@ class User:
 class Database:
     def __init__(self, path):
         self.path, self.users, self.seen, self.changes = path, {}, [], []
-        self.read_only, self.longest = False, 30
+        self.read_only, self.longest, self.refused = False, 30, 0
         self.encryption_required, self.old_verifiers = False, False
         self.profile = {"attempts": 10, "remembered": 0, "verify": None, "rollover": False}
         if os.path.exists(path):
@@ -50,7 +50,7 @@ class Database:
     # What a database keeps when it is stopped.
 
     def keep(self):
-        kept = {"read_only": self.read_only, "longest": self.longest, "profile": self.profile,
+        kept = {"read_only": self.read_only, "refused": self.refused, "longest": self.longest, "profile": self.profile,
                 "encryption_required": self.encryption_required, "old_verifiers": self.old_verifiers,
                 "seen": self.seen, "changes": self.changes, "users": [vars(user) for user in self.users.values()]}
         with open(self.path + ".new", "w", encoding="utf-8") as file:
@@ -172,6 +172,29 @@ class Database:
             user.rolled_over = None
         self.keep()
 
+    # What the lab does to a real server (real.py), so that it can be tried here.
+
+    def administer(self, by, statement):
+        """CREATE USER, DROP USER, GRANT and a profile's one limit; false for anything else."""
+        asked = sql.administration(statement)
+        if asked is None:
+            return False
+        if not self.users[by].may("ALTER USER"):
+            raise Refused(1031, "insufficient privileges")
+        do, name, value = asked
+        if do == "profile":
+            self.profile["attempts"] = 0 if value == "UNLIMITED" else int(value)
+        elif do == "create":
+            self.users[name] = User(name, value, [])
+        elif name not in self.users:
+            raise Refused(1918, f"user '{name}' does not exist")
+        elif do == "drop":
+            del self.users[name]
+        else:
+            self.users[name].privileges.append(value)
+        self.keep()
+        return True
+
     # Statements.
 
     def view(self, by, name):
@@ -193,6 +216,10 @@ class Database:
             return {**about, **more}, [row(user) for user in self.users.values()]
         if name == "SESSION_PRIVS":
             return {"PRIVILEGE": VARCHAR}, [{"PRIVILEGE": privilege} for privilege in me.privileges]
+        if name == "UNIFIED_AUDIT_TRAIL" and me.may("SELECT ANY DICTIONARY"):
+            refused = [{"RETURN_CODE": 1017, "SQL_TEXT": None} for _ in range(self.refused)]
+            return ({"RETURN_CODE": NUMBER, "SQL_TEXT": VARCHAR},
+                    refused + [{"RETURN_CODE": 0, "SQL_TEXT": seen["text"].split(" IDENTIFIED BY ")[0]} for seen in self.seen])
         if name == "PRODUCT_COMPONENT_VERSION":
             product = {"PRODUCT": "Oracle Database 19c Enterprise Edition", "VERSION": "19.0.0.0.0",
                        "VERSION_FULL": VERSION, "STATUS": "Production"}

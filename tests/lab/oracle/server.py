@@ -246,6 +246,7 @@ class Session:
             warned = self.guarded(LOG_IN if new is None else CHANGE, lambda: self.database.log_in(name, right, new))
         except Refused as refused:
             log(f"log-in of {who!r} refused: {refused.code}")
+            self.database.refused += refused.code == 1017
             raise
         self.user = name
         log(f"log-in of {who!r}" + (" with a new password" if new is not None else ""))
@@ -342,6 +343,8 @@ class Session:
                 log(f"{what} refused: {refused.code}")
                 raise
             log(what)
+            return bytes([wire.PARAMETERS]) + bytes(4) + wire.outcome(cursor=cursor)
+        if self.database.administer(self.user, statement):
             return bytes([wire.PARAMETERS]) + bytes(4) + wire.outcome(cursor=cursor)
         if statement.take("SELECT"):
             columns, table = self.guarded(QUERY, lambda: self.database.select(self.user, statement, values))

@@ -153,6 +153,38 @@ def alter_user(statement, longest):
     return change
 
 
+def administration(statement):
+    """CREATE USER … IDENTIFIED BY … [PROFILE …], DROP USER …, GRANT words TO …, and
+    CREATE or ALTER PROFILE … LIMIT FAILED_LOGIN_ATTEMPTS …, as what, whom and how."""
+    def name():
+        return name_of(statement.next("word", "quoted"), Refused(987, "missing or invalid username(s)"))
+
+    if statement.take("CREATE", "USER"):
+        who = name()
+        if not statement.take("IDENTIFIED", "BY"):
+            raise Refused(922, "missing or invalid option")
+        password = password_of(statement, 1024)
+        if statement.take("PROFILE"):
+            name()
+        return "create", who, password
+    if statement.take("DROP", "USER"):
+        return "drop", name(), None
+    if statement.take("GRANT"):
+        words = []
+        while not statement.take("TO"):
+            word = statement.next("word")
+            if word is None:
+                raise Refused(990, "missing or invalid privilege")
+            words.append(word.text.upper())
+        return "grant", name(), " ".join(words)
+    if statement.take("CREATE", "PROFILE") or statement.take("ALTER", "PROFILE"):
+        which = name()
+        if not statement.take("LIMIT", "FAILED_LOGIN_ATTEMPTS"):
+            raise Refused(922, "missing or invalid option")
+        return "profile", which, statement.next("word", "number").text.upper()
+    return None
+
+
 def select(statement):
     """SELECT columns FROM view [WHERE column = value [AND column = value …]]"""
     columns = []

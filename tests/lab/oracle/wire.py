@@ -188,15 +188,27 @@ def description(columns):
 
 
 def value(content):
-    """A text, a small whole number, a date as (year, month, day), or nothing."""
+    """A text, a whole number from 0 on, a date as (year, month, day), or nothing."""
     if content is None or content == "":
         return b"\0"
     if isinstance(content, str):
         return short_bytes(content.encode())
     if isinstance(content, int):
-        return b"\x01\x80" if content == 0 else bytes([2, 0xC1, content + 1])
+        return number_value(content)
     year, month, day = content
     return bytes([7, year // 100 + 100, year % 100 + 100, month, day, 1, 1, 1])
+
+
+def number_value(whole):
+    """An exponent and digits to the base of 100, without those that are 0 at the end."""
+    digits = []
+    while whole:
+        whole, digit = divmod(whole, 100)
+        digits.insert(0, digit + 1)
+    exponent = len(digits)
+    while digits and digits[-1] == 1:
+        digits.pop()
+    return short_bytes(bytes([0xC0 + exponent, *digits]) if digits else b"\x80")
 
 
 def rows(table):
