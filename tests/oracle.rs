@@ -352,7 +352,7 @@ fn passwords_keep_to_bytes_not_letters() {
     let refused = world.fails_with(3, &["rotate", "App", "--password", "-"], &format!("Ab-1{}", "ß".repeat(14)));
     assert_eq!((&refused["kind"], &refused["state"]), (&json!("policy"), &json!("unchanged")), "{refused}");
     assert!(server.0.changes().unwrap().is_empty(), "the server was not even asked");
-    world.ok(&["edit", "App", "--set", "cmdr:length=64"]);
+    world.ok(&["edit", "App", "--set", "cmdr:length=64", "--set", "cmdr:rules=4,4,4,4"]);
     world.ok(&["rotate", "App"]);
     assert_eq!(world.password("App").len(), 30, "the safe length, whatever the record wishes");
     server.0.set_database(json!({"longest": 1024})).unwrap();

@@ -14,9 +14,10 @@ use std::fs;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use turnlock_kit::protocol::operation::Prepared;
 use turnlock_kit::tls::Mode;
 use turnlock_kit::{
-    Admin, Change, Credential, Done, Fault, Finding, Findings, Kind, Lockout, MayRotate, NotIn, PasswordLimits,
+    Admin, Change, Credential, Done, Fault, Finding, Findings, Kind, Lockout, MayRotate, NotIn, PasswordLimits, Policy,
     Rotator, Severity, Threshold, Traits, Verdicts, WorkingSet,
 };
 
@@ -160,6 +161,7 @@ impl Rotator for Oracle {
         let (max_bytes, lockout_window) =
             account.map_or((MOST_BYTES, a_day()), |account| (account.max_bytes, account.lockout_window));
         Traits {
+            policy_from_target: true,
             password: PasswordLimits {
                 min_length: Some(1),
                 max_length: Some(max_bytes),
@@ -209,6 +211,15 @@ impl Rotator for Oracle {
             may_rotate: if hopeless { MayRotate::No } else { MayRotate::Yes },
             findings,
         })
+    }
+
+    async fn prepare(
+        _: &Account,
+        _: Option<&Credential>,
+        _: Option<&Admin>,
+        policy: &Policy,
+    ) -> Result<Prepared, Fault> {
+        Ok(Prepared { policy: Some(statement::narrowed(policy.clone())?), ..Prepared::default() })
     }
 
     async fn apply(account: &Account, change: &Change, threshold: Threshold) -> Result<Done, Fault> {

@@ -2,7 +2,7 @@
 //! somebody else's ("SQL Language Reference": Database Object Naming Rules,
 //! ALTER USER).
 
-use turnlock_kit::{Fault, Kind, Secret};
+use turnlock_kit::{Fault, Kind, Policy, Secret};
 use zeroize::Zeroizing;
 
 /// The longest name since 12.2, in bytes.
@@ -64,6 +64,24 @@ pub(crate) fn is_possible(password: &Secret, max_bytes: u32) -> Result<(), Fault
     Ok(())
 }
 
+/// The rules without special characters that take more than one byte, for a
+/// generator counts letters.
+///
+/// # Errors
+/// `invalid_input` where the record's rules leave none.
+pub(crate) fn narrowed(mut policy: Policy) -> Result<Policy, Fault> {
+    let is_possible = |one: &char| one.is_ascii() && !FORBIDDEN.contains(one);
+    policy.symbol_set.retain(|one| is_possible(&one));
+    if policy.symbol_set.is_empty() && policy.symbols.minimum() > 0 {
+        return Err(Fault::new(
+            Kind::InvalidInput,
+            "the record's rules ask for special characters that Oracle does not take",
+        )
+        .hint("change cmdr:rules or --rules: special characters of ASCII but for the double quote"));
+    }
+    Ok(policy)
+}
+
 /// What no password may hold. Oracle forbids the first two; a line break is
 /// taken by some of its clients for the end.
 pub(crate) const FORBIDDEN: [char; 4] = ['"', '\0', '\r', '\n'];
@@ -85,6 +103,7 @@ pub(crate) fn reset(name: &str, new: &Secret, unlock: bool) -> Zeroizing<String>
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use turnlock_kit::protocol::Count;
 
     use super::*;
 
@@ -127,6 +146,18 @@ mod tests {
         for wrong in ["", "a\"b", "a\0b", "a\nb", "a\rb"] {
             assert!(!fits(wrong, 30), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_password_is_made_of_letters_of_one_byte() {
+        let with = |symbols: &str, at_least| {
+            let symbols =
+                Policy { symbol_set: symbols.to_owned(), symbols: Count::AtLeast(at_least), ..Policy::default() };
+            narrowed(symbols)
+        };
+        assert_eq!(with("§#\"€_", 2).unwrap().symbol_set, "#_");
+        assert_eq!(with("§€", 0).unwrap().symbol_set, "");
+        assert_eq!(with("§\"", 1).unwrap_err().kind, Kind::InvalidInput);
     }
 
     proptest! {
