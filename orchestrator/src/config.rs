@@ -174,6 +174,19 @@ pub(crate) fn no_color() -> bool {
     variable("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
+/// Those variables that a rotator declares and that are set. What bears a
+/// secret by its name, or is meant for us or the loader, is not passed on.
+pub(crate) fn declared(names: &[String]) -> Vec<(String, OsString)> {
+    let passed = names.iter().filter(|name| may_be_declared(name));
+    passed.filter_map(|name| variable(name).map(|value| (name.clone(), value))).collect()
+}
+
+fn may_be_declared(name: &str) -> bool {
+    let bears_a_secret = ["KEY", "PASSPHRASE", "PASSWORD", "SECRET", "TOKEN"].iter().any(|word| name.contains(word));
+    let is_a_place = name.ends_with("_FILE");
+    (is_a_place || !bears_a_secret) && !name.starts_with("TURNLOCK_") && !name.starts_with("LD_")
+}
+
 fn variable(name: &str) -> Option<OsString> {
     #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
     std::env::var_os(name).filter(|value| !value.is_empty())

@@ -19,7 +19,7 @@ use crate::record::Uid;
 use crate::resolve::{self, Options};
 use crate::settle::{self, Known, Settled};
 use crate::stage::{Attempt, PermitGiven, Process, STAGE_FORMAT};
-use crate::vault::{Lease, Stored};
+use crate::vault::{CleanUp, Lease, Stored};
 
 /// How often one rotation may draw another candidate after the target refused
 /// one and told why.
@@ -81,7 +81,7 @@ async fn holding(
     lease: &Lease,
     seen: &Plan,
 ) -> Result<Rotated, Failure> {
-    settle::everything_open(engine, lease, uid).await?;
+    settle::everything_open(engine, lease, uid, Timestamp::now()).await?;
     let (stored, plan) = engine.plan_of(uid, &wanted.options)?;
     if plan.identity != seen.identity || plan.admin_uid != seen.admin_uid {
         return Err(
@@ -119,10 +119,12 @@ async fn holding(
         }
         match settle::settle(engine, lease, uid, &attempt.id, known, &mut rotator).await? {
             Settled::Committed { verified, mut warnings } => {
-                let finish_open = finish_if_due(engine, lease, uid, &mut rotator, &mut warnings).await;
+                let now = Timestamp::now();
+                let left = finish_if_due(engine, lease, uid, &mut rotator, &mut warnings, now).await;
                 rotator.end().await;
                 warnings.splice(0..0, attempt.plan.remarks.iter().cloned());
                 let account = attempt.plan.identity.to_string();
+                let finish_open = left != Left::Nothing;
                 return Ok(Rotated { uid: uid.clone(), title, account, verified, warnings, finish_open });
             }
             Settled::NotChanged(fault) if !last && learned(engine, lease, uid, &attempt, &fault)? => {}
@@ -341,41 +343,63 @@ impl Threshold for Gate<'_> {
     }
 }
 
-/// Removes what the old credentials left behind, where that is due. Its
-/// failure never fails the rotation. Returns whether something stays open.
+/// What cleaning up has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Left {
+    /// Nothing.
+    Nothing,
+    /// What is not due yet.
+    Later,
+    /// What could not be done.
+    Undone,
+}
+
+/// Removes what the old credentials left behind, where that is due `by` then,
+/// and publishes the new one at once where the rotator does such a thing. Its
+/// failure never fails the rotation.
 pub(crate) async fn finish_if_due(
     engine: &Engine,
     lease: &Lease,
     uid: &Uid,
     rotator: &mut Conversation,
     warnings: &mut Vec<String>,
-) -> bool {
+    by: Timestamp,
+) -> Left {
     let pending = match durable(|| engine.vault.read(uid)) {
         Ok(stored) => stored.pending,
         Err(error) => {
             warnings.push(error.to_string());
-            return true;
+            return Left::Undone;
         }
     };
-    let mut open = false;
+    let mut left = Left::Nothing;
     for finish in pending {
-        if finish.due > Timestamp::now() {
-            open = true;
-            continue;
+        let in_grace = finish.due > by;
+        if in_grace {
+            left = left.max(Left::Later);
+            if !finish.plan.traits.publishes {
+                continue;
+            }
         }
-        let done = finish_one(engine, lease, uid, &finish, rotator).await;
-        let failure = done.as_ref().err().map(|failure| failure.message.clone());
-        open |= failure.is_some();
+        let done = finish_one(engine, lease, uid, &finish, in_grace, rotator).await;
+        let outcome = match &done {
+            Ok(_) if in_grace => CleanUp::Waits,
+            Ok(_) => CleanUp::Done,
+            Err(failure) => CleanUp::Failed(&failure.message),
+        };
+        if let Err(error) = durable(|| engine.vault.finished(lease, uid, &finish.attempt, outcome)) {
+            warnings.push(error.to_string());
+            left = Left::Undone;
+        }
         match done {
             Ok(finished) => warnings.extend(finished.warnings),
-            Err(failure) => warnings.push(format!("not cleaned up yet: {failure}")),
-        }
-        if let Err(error) = durable(|| engine.vault.finished(lease, uid, &finish.attempt, failure.as_deref())) {
-            warnings.push(error.to_string());
-            open = true;
+            Err(failure) => {
+                warnings.push(format!("not cleaned up yet: {failure}"));
+                left = Left::Undone;
+            }
         }
     }
-    open
+    left
 }
 
 async fn finish_one(
@@ -383,6 +407,7 @@ async fn finish_one(
     lease: &Lease,
     uid: &Uid,
     finish: &crate::stage::PendingFinish,
+    in_grace: bool,
     rotator: &mut Conversation,
 ) -> Result<Finished, Failure> {
     let stored = durable(|| engine.vault.read(uid))?;
@@ -398,6 +423,7 @@ async fn finish_one(
         current,
         previous: finish.previous.duplicate(),
         admin: duplicate(&plan.admin),
+        in_grace,
     };
     let mut gate = HoldingTheLease { engine, lease };
     Ok(rotator.call(Operation::Finish, &params, plan.deadline_ms, &mut gate).await?)

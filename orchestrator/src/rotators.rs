@@ -11,7 +11,7 @@ use turnlock_protocol::{Describe, Fault, Kind, Operation};
 
 use crate::catalogue::Catalogue;
 use crate::child::{Conversation, ReadOnly};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::record::is_plugin_name;
 
 /// A rotator's program, checked.
@@ -90,7 +90,11 @@ impl Rotators {
     /// # Errors
     /// See [`Conversation::begin`] and [`Rotators::find`].
     pub async fn begin(&self, plugin: &str) -> Result<Conversation, Fault> {
-        Conversation::begin(&self.find(plugin)?, &self.environment).await
+        let mut environment = self.environment.clone();
+        if let Ok(describe) = self.describe(plugin).await {
+            environment.extend(config::declared(&describe.environment));
+        }
+        Conversation::begin(&self.find(plugin)?, &environment).await
     }
 
     /// The names of all rotators that can be found, first directory first.

@@ -7,8 +7,10 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use turnlock_protocol::operation::{ApplyParams, ApplyResult, Finished, RevertParams, Verdict, Verdicts, VerifyParams};
-use turnlock_protocol::{Applied, Credential, Fault, Kind, Operation, Overlap, VerifyBy};
+use turnlock_protocol::operation::{
+    ApplyParams, ApplyResult, Finished, Orphans, RevertParams, Verdict, Verdicts, VerifyParams,
+};
+use turnlock_protocol::{Applied, Credential, Fault, Kind, Operation, Origin, Overlap, VerifyBy};
 
 use crate::budget::{self, LogIn};
 use crate::child::{Conversation, ReadOnly, Threshold};
@@ -19,9 +21,9 @@ use crate::plan::Plan;
 use crate::process::Life;
 use crate::record::{Record, Uid};
 use crate::resolve;
-use crate::rotate::{HoldingTheLease, duplicate, finish_if_due};
+use crate::rotate::{HoldingTheLease, Left, duplicate, finish_if_due};
 use crate::stage::{Attempt, PastKind, PermitGiven, Process};
-use crate::vault::{Commit, Lease, Stored, VaultError};
+use crate::vault::{Commit, Lease, LeftBehind, Stored, VaultError};
 
 /// What the host knows of an apply, before anybody is asked.
 #[derive(Debug)]
@@ -160,8 +162,8 @@ pub fn next_step(facts: &Facts) -> Step {
         (_, Refused | Partly(_), LockedOut | CannotAsk(_)) => Step::Leave,
         (_, Partly(_), Accepted) if facts.overlap => Step::Revert,
         (_, Partly(_), _) | (_, Refused, Partly(_)) => Step::Park,
-        (_, Refused, Accepted) if facts.asked_again => Step::Abandon,
-        (_, Refused, Accepted) => Step::WaitAndAskAgain,
+        (_, Refused, Accepted | Refused) if !facts.asked_again => Step::WaitAndAskAgain,
+        (_, Refused, Accepted) => Step::Abandon,
         (_, Refused, Refused) => match facts.abandoned {
             NotAsked => Step::AskAbandoned,
             Accepted => Step::AdoptAbandoned,
@@ -220,7 +222,12 @@ async fn settle_known(
     }
     let Some(candidate) = applied.as_ref().and_then(|applied| applied.next.as_ref()).or(attempt.candidate.as_ref())
     else {
-        return close(engine, lease, uid, attempt, "nothing was minted", fault, sure);
+        return match &attempt.permit {
+            Some(permit) if matches!(sure, Sure::Yes | Sure::Unknown) => {
+                nothing_was_learned(engine, lease, &stored, attempt, permit, fault, rotator).await
+            }
+            _ => close(engine, lease, uid, attempt, "nothing was made", fault, sure),
+        };
     };
     let mut warnings = applied.as_ref().map(|applied| applied.warnings.clone()).unwrap_or_default();
     let mut facts = Facts {
@@ -253,9 +260,8 @@ async fn settle_known(
                 facts.current = ask(engine, plan, &plan.current, rotator).await;
             }
             Step::WaitAndAskAgain => {
-                tokio::time::sleep(Duration::from_millis(plan.traits.settle_ms)).await;
                 facts.asked_again = true;
-                facts.candidate = ask(engine, plan, candidate, rotator).await;
+                facts.candidate = ask_again(engine, plan, candidate, title, rotator).await;
             }
             Step::AskAbandoned => (facts.abandoned, adopt) = ask_abandoned(engine, uid, plan, rotator).await?,
             Step::ApplyAgain | Step::Reset => {
@@ -333,7 +339,12 @@ async fn settle_known(
 ///
 /// # Errors
 /// When one of them stays open: then nothing new may begin.
-pub async fn everything_open(engine: &Engine, lease: &Lease, uid: &Uid) -> Result<Vec<Settled>, Failure> {
+pub async fn everything_open(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    by: Timestamp,
+) -> Result<Vec<Settled>, Failure> {
     let stored = durable(|| engine.vault.read(uid))?;
     let mut settled = Vec::new();
     for attempt in &stored.stage {
@@ -348,21 +359,19 @@ pub async fn everything_open(engine: &Engine, lease: &Lease, uid: &Uid) -> Resul
     }
     // Settling may have committed, and left something to clean up.
     let stored = if settled.is_empty() { stored } else { durable(|| engine.vault.read(uid))? };
-    for finish in &stored.pending {
-        if finish.due <= Timestamp::now() {
-            let mut rotator = engine.rotators.begin(&finish.plan.plugin).await?;
-            let mut warnings = Vec::new();
-            if finish_if_due(engine, lease, uid, &mut rotator, &mut warnings).await {
-                return Err(Failure::new(format!(
-                    "an earlier clean-up of \"{}\" is not done: {}",
-                    stored.record.title,
-                    warnings.join("; ")
-                ))
-                .state(State::Committed));
-            }
-            rotator.end().await;
-            break;
+    let undone = stored.pending.iter().find(|finish| finish.due <= by || finish.last_failure.is_some());
+    if let Some(finish) = undone {
+        let mut rotator = engine.rotators.begin(&finish.plan.plugin).await?;
+        let mut warnings = Vec::new();
+        if finish_if_due(engine, lease, uid, &mut rotator, &mut warnings, by).await == Left::Undone {
+            return Err(Failure::new(format!(
+                "an earlier clean-up of \"{}\" is not done: {}",
+                stored.record.title,
+                warnings.join("; ")
+            ))
+            .state(State::Committed));
         }
+        rotator.end().await;
     }
     if let (Some(parked), true) = (&stored.parked, settled.is_empty()) {
         return Err(Failure::new(format!("\"{}\" is parked: {parked}", stored.record.title))
@@ -372,18 +381,19 @@ pub async fn everything_open(engine: &Engine, lease: &Lease, uid: &Uid) -> Resul
     Ok(settled)
 }
 
-/// Takes the lease of a record and settles what is open there.
+/// Takes the lease of a record and settles what is open there, and cleans up
+/// what is due `by` then.
 ///
 /// # Errors
 /// Like [`everything_open`].
-pub async fn recover(engine: &Engine, uid: &Uid) -> Result<Vec<Settled>, Failure> {
+pub async fn recover(engine: &Engine, uid: &Uid, by: Timestamp) -> Result<Vec<Settled>, Failure> {
     let stored = durable(|| engine.vault.read(uid))?;
     let plan = stored.stage.first().map(|attempt| &attempt.plan).or(stored.pending.first().map(|finish| &finish.plan));
     let duplicates = stored.stage.first().map(|attempt| attempt.duplicates.clone()).unwrap_or_default();
     let records = std::iter::once(uid.clone()).chain(duplicates).collect();
     let open = !stored.stage.is_empty();
     let lease = lease::take_beside(engine, records, plan, &stored.record.title, open).await?;
-    let settled = everything_open(engine, &lease, uid).await;
+    let settled = everything_open(engine, &lease, uid, by).await;
     // A lease that cannot be given back runs out or is taken from the dead.
     let _ = durable(|| engine.vault.release(&lease));
     settled
@@ -392,7 +402,7 @@ pub async fn recover(engine: &Engine, uid: &Uid) -> Result<Vec<Settled>, Failure
 /// A failure to begin, or what is open on the record if that is worse.
 pub(crate) async fn or(engine: &Engine, uid: &Uid, failure: Failure) -> Failure {
     match durable(|| engine.vault.read(uid)) {
-        Ok(stored) if !stored.stage.is_empty() => match recover(engine, uid).await {
+        Ok(stored) if !stored.stage.is_empty() => match recover(engine, uid, Timestamp::now()).await {
             Ok(_) => failure,
             Err(worse) => worse,
         },
@@ -439,6 +449,29 @@ pub(crate) async fn ask(engine: &Engine, plan: &Plan, credential: &Credential, r
     match budget::question(engine, plan) {
         Ok(log_in) => heard(Some(log_in), verify(plan, credential, rotator).await),
         Err(fault) => Heard::CannotAsk(Box::new(fault)),
+    }
+}
+
+/// Asks again and again, at ever greater intervals, until the target has had
+/// its time to agree with itself.
+async fn ask_again(
+    engine: &Engine,
+    plan: &Plan,
+    credential: &Credential,
+    title: &str,
+    rotator: &mut Conversation,
+) -> Heard {
+    let (mut rest, mut pause) = (plan.traits.settle_ms, 250);
+    loop {
+        engine.progress(title, "waiting for the target to know the new credential");
+        pause = rest.min(pause);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        rest -= pause;
+        pause = (pause * 2).min(4_000);
+        match ask(engine, plan, credential, rotator).await {
+            Heard::Refused if rest > 0 && !engine.stopping() => {}
+            heard => return heard,
+        }
     }
 }
 
@@ -615,7 +648,8 @@ fn commit(
     verified: bool,
 ) -> Result<(), Failure> {
     let plan = &attempt.plan;
-    let finish_due = (plan.traits.finish && !plan.current.is_empty()).then(|| plan.finish_due(Timestamp::now()));
+    let to_finish = plan.traits.publishes || (plan.traits.finish && !plan.current.is_empty());
+    let finish_due = to_finish.then(|| plan.finish_due(Timestamp::now()));
     let commit =
         Commit { uid, duplicates: &attempt.duplicates, attempt: &attempt.id, unverified: !verified, finish_due };
     let merge = |record: &mut Record| {
@@ -695,9 +729,73 @@ fn close(
     if sure == Sure::NoPermit {
         durable(|| engine.vault.erase(lease, uid, &attempt.id, &fault.message))?;
     } else {
-        durable(|| engine.vault.abandon(lease, uid, &attempt.id, &fault.message))?;
+        // A target that made the candidate still has it.
+        let minted = attempt.candidate.as_ref().filter(|_| attempt.plan.traits.origin == Origin::Target);
+        let left = minted.map(|candidate| left_behind(attempt, candidate.duplicate()));
+        durable(|| engine.vault.abandon(lease, uid, &attempt.id, &fault.message, left.as_ref()))?;
     }
     Ok(Settled::NotChanged(fault))
+}
+
+/// What is to be removed from a target, but never at once: somebody may turn
+/// out to use it.
+fn left_behind(attempt: &Attempt, credential: Credential) -> LeftBehind {
+    let now = Timestamp::now();
+    let tomorrow = now.saturating_add(SignedDuration::from_hours(24)).unwrap_or(now);
+    LeftBehind { credential, due: attempt.plan.finish_due(now).max(tomorrow) }
+}
+
+/// Ends an attempt of which no candidate was learned. What the target made
+/// without anybody hearing of it is made unusable, and removed later.
+async fn nothing_was_learned(
+    engine: &Engine,
+    lease: &Lease,
+    stored: &Stored,
+    attempt: &Attempt,
+    permit: &PermitGiven,
+    fault: Option<Fault>,
+    rotator: &mut Conversation,
+) -> Result<Settled, Failure> {
+    let (plan, uid) = (&attempt.plan, &stored.record.uid);
+    engine.progress(&stored.record.title, "looking for what nobody learned of");
+    let ago = |then: Timestamp| u64::try_from(Timestamp::now().duration_since(then).as_millis()).unwrap_or(0);
+    let params = RevertParams {
+        account: plan.account.clone(),
+        current: Credential::empty(),
+        previous: plan.current.duplicate(),
+        admin: duplicate(&plan.admin),
+        orphans: Some(Orphans {
+            existing: attempt.existing.clone(),
+            began_ms_ago: ago(permit.at),
+            ended_ms_ago: ago(permit.until),
+        }),
+    };
+    let gate = &mut HoldingTheLease { engine, lease };
+    let removed: Result<Finished, Fault> = rotator.call(Operation::Revert, &params, plan.deadline_ms, gate).await;
+    match removed {
+        Ok(finished) => {
+            let lost = || Fault::new(Kind::Cancelled, "an earlier attempt ended before its new credential was learned");
+            let mut fault = fault.unwrap_or_else(lost);
+            fault.causes.extend(finished.warnings);
+            let left = finished.left.map(|left| left_behind(attempt, left));
+            durable(|| engine.vault.abandon(lease, uid, &attempt.id, &fault.message, left.as_ref()))?;
+            Ok(Settled::NotChanged(fault))
+        }
+        Err(Fault {
+            kind: Kind::Conflict | Kind::Authentication | Kind::Permission | Kind::NotFound,
+            message,
+            hint,
+            ..
+        }) => {
+            durable(|| engine.vault.park(lease, uid, Some(&attempt.id), &message))?;
+            let mut failure =
+                Failure::new(format!("\"{}\" needs a person: {message}", stored.record.title)).state(State::Parked);
+            let resolve = format!("turnlock show {uid} --stage; then turnlock resolve {uid} --use current");
+            failure.hint = Some(hint.map_or_else(|| resolve.clone(), |hint| format!("{hint}; then {resolve}")));
+            Err(failure)
+        }
+        Err(fault) => stay_open(engine, lease, uid, attempt, stored, Some(fault), Step::Leave),
+    }
 }
 
 /// Leaves the attempt open, or parks it for a person.
@@ -786,7 +884,8 @@ mod tests {
             assert_eq!(next_step(&asked(known, Refused, LockedOut)), Step::Leave);
             assert_eq!(next_step(&asked(known, Refused, Accepted)), Step::WaitAndAskAgain);
             assert_eq!(next_step(&Facts { asked_again: true, ..asked(known, Refused, Accepted) }), Step::Abandon);
-            let both = || asked(known, Refused, Refused);
+            assert_eq!(next_step(&asked(known, Refused, Refused)), Step::WaitAndAskAgain);
+            let both = || Facts { asked_again: true, ..asked(known, Refused, Refused) };
             assert_eq!(next_step(&both()), Step::AskAbandoned);
             assert_eq!(next_step(&Facts { abandoned: Accepted, ..both() }), Step::AdoptAbandoned);
             assert_eq!(next_step(&Facts { abandoned: cannot(), ..both() }), Step::Leave);

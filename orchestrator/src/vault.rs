@@ -99,7 +99,16 @@ pub trait Vault: Send + Sync {
     fn erase(&self, lease: &Lease, uid: &Uid, attempt: &str, reason: &str) -> Result<(), VaultError>;
 
     /// Closes an attempt and keeps its candidate in the history as abandoned.
-    fn abandon(&self, lease: &Lease, uid: &Uid, attempt: &str, reason: &str) -> Result<(), VaultError>;
+    /// What it left at the target is to be removed later, in the same
+    /// transaction.
+    fn abandon(
+        &self,
+        lease: &Lease,
+        uid: &Uid,
+        attempt: &str,
+        reason: &str,
+        left: Option<&LeftBehind>,
+    ) -> Result<(), VaultError>;
 
     /// Marks an open attempt (or, with none, the record) as needing a person.
     /// Everything is kept.
@@ -123,8 +132,8 @@ pub trait Vault: Send + Sync {
     /// The record's past credentials, newest first.
     fn history(&self, uid: &Uid) -> Result<Vec<Past>, VaultError>;
 
-    /// Notes that a finish was done (`failure` none), or what it said.
-    fn finished(&self, lease: &Lease, uid: &Uid, attempt: &str, failure: Option<&str>) -> Result<(), VaultError>;
+    /// Notes how far a finish came.
+    fn finished(&self, lease: &Lease, uid: &Uid, attempt: &str, outcome: CleanUp<'_>) -> Result<(), VaultError>;
 
     /// Remembers limits that a target told when it refused a candidate.
     fn learn(&self, lease: &Lease, uid: &Uid, limits: &turnlock_protocol::PasswordLimits) -> Result<(), VaultError>;
@@ -150,6 +159,26 @@ pub trait Vault: Send + Sync {
 
     /// Proves the audit chain: returns its length and head, in hexadecimal.
     fn audit_verify(&self) -> Result<(u64, String), VaultError>;
+}
+
+/// How far a finish came.
+#[derive(Debug, Clone, Copy)]
+pub enum CleanUp<'a> {
+    /// Nothing is left to do.
+    Done,
+    /// All that can be done before it is due.
+    Waits,
+    /// Not so far, and why.
+    Failed(&'a str),
+}
+
+/// What an abandoned attempt left at a target that mints its secrets.
+#[derive(Debug)]
+pub struct LeftBehind {
+    /// The credential that shall be removed; its id is enough.
+    pub credential: Credential,
+    /// Not before this instant.
+    pub due: Timestamp,
 }
 
 /// A record as lists show it; no secret.

@@ -75,6 +75,10 @@ pub struct Traits {
     /// Whether `finish` has anything to remove.
     #[serde(default)]
     pub finish: bool,
+    /// Whether `finish` also hands the new credential to others, such as a
+    /// file of credentials, which is due at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub publishes: bool,
     /// What no password of this target may exceed or hold.
     #[serde(default)]
     pub password: PasswordLimits,
@@ -96,6 +100,7 @@ impl Traits {
             hosts: Hosts::One,
             policy_from_target: false,
             finish: false,
+            publishes: false,
             password: PasswordLimits::default(),
         }
     }

@@ -363,6 +363,10 @@ pub struct FinishParams {
     /// The login that may reset it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,
+    /// Whether the account's grace is not over yet: the new credential is
+    /// published, and nothing is removed. Only where the traits say `publishes`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_grace: bool,
 }
 
 /// Params of `revert`.
@@ -396,14 +400,22 @@ pub struct Orphans {
     /// How long ago the attempt began, in milliseconds; relative, because the
     /// target's clock is another one.
     pub began_ms_ago: u64,
+    /// How long ago it could change the target for the last time, in
+    /// milliseconds. What was made later is somebody else's.
+    #[serde(default)]
+    pub ended_ms_ago: u64,
 }
 
 /// Result of `finish` and of `revert`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Finished {
     /// What is gone now, for people: "access key AKIA…", "retained password".
     #[serde(default)]
     pub removed: Vec<String>,
+    /// What was made unusable and shall be removed by a `finish` later, as its
+    /// `previous`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Credential>,
     /// What a person should know although it worked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -115,6 +115,7 @@ fn traits() -> Traits {
         hosts: Hosts::Many,
         policy_from_target: true,
         finish: true,
+        publishes: true,
         password: limits(),
     }
 }
@@ -310,6 +311,7 @@ fn messages() -> Vec<Message> {
                 current: key("AKIANEW", "new-secret"),
                 previous: key("AKIAOLD", "old-secret"),
                 admin: admin(),
+                in_grace: true,
             },
         ),
         reply(
@@ -318,6 +320,7 @@ fn messages() -> Vec<Message> {
             "finish.result",
             Finished {
                 removed: vec!["access key AKIAOLD".into()],
+                left: None,
                 warnings: vec!["it was last used 3 minutes ago".into()],
             },
         ),
@@ -342,14 +345,24 @@ fn messages() -> Vec<Message> {
                 current: Credential::empty(),
                 previous: key("AKIAOLD", "old-secret"),
                 admin: None,
-                orphans: Some(Orphans { existing: vec!["AKIAOLD".into()], began_ms_ago: 42_000 }),
+                orphans: Some(Orphans { existing: vec!["AKIAOLD".into()], began_ms_ago: 42_000, ended_ms_ago: 2_000 }),
             },
         ),
         reply(
             "revert.result",
             HOST,
             "revert.result",
-            Finished { removed: vec!["a public key on a.example.com".into()], warnings: vec![] },
+            Finished { removed: vec!["a public key on a.example.com".into()], ..Finished::default() },
+        ),
+        reply(
+            "revert.result.left",
+            HOST,
+            "revert.result",
+            Finished {
+                left: Some(Credential::empty().with("access_key_id", Secret::new("AKIAORPHAN".into()))),
+                warnings: vec!["access key AKIAORPHAN is inactive now".into()],
+                ..Finished::default()
+            },
         ),
         request("threshold.request", "threshold", "threshold.params", ThresholdParams { id: 1 }),
         reply("threshold.permit", rotator(), "threshold.result", Permit { proceed: true }),
@@ -456,8 +469,8 @@ fn a_message_keeps_its_id_and_its_method() {
 
 /// Fields whose content is open: a newer peer's extra field there would be an
 /// account's, a credential's or a schema's.
-const OPEN: [&str; 10] =
-    ["account", "current", "next", "previous", "credential", "schema", "upper", "lower", "digits", "symbols"];
+const OPEN: [&str; 11] =
+    ["account", "current", "next", "previous", "left", "credential", "schema", "upper", "lower", "digits", "symbols"];
 
 fn with_extras(value: &Value) -> Value {
     match value {

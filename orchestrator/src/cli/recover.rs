@@ -9,13 +9,18 @@ use crate::settle::{self, Settled};
 use crate::vault::{OpenItem, RecordState};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  turnlock recover\n  turnlock recover \"Orders database\"")]
+#[command(
+    after_help = "Examples:\n  turnlock recover\n  turnlock recover \"Orders database\"\n  turnlock recover \"Deploy key\" --finish-now"
+)]
 pub(super) struct Recover {
     /// Only this record
     name: Option<String>,
     /// Wait for another run that holds a record
     #[arg(long)]
     wait: bool,
+    /// Do not wait for any grace: remove now what old credentials left behind
+    #[arg(long)]
+    finish_now: bool,
 }
 
 #[derive(Debug, Args)]
@@ -27,9 +32,10 @@ pub(super) struct Status {}
 pub(super) async fn run(context: &Context, recover: Recover) -> Result<u8, Failure> {
     let engine = context.engine(recover.wait).await?;
     let only = recover.name.as_deref().map(|name| engine.record_named(name)).transpose()?;
+    let by = if recover.finish_now { jiff::Timestamp::MAX } else { jiff::Timestamp::now() };
     let mut records: Vec<(crate::record::Uid, String)> = durable(|| engine.vault.open_items())?
         .into_iter()
-        .filter(|item| item.state != RecordState::Finishing || item.due.is_none_or(|due| due <= jiff::Timestamp::now()))
+        .filter(|item| !waits(item, by))
         .map(|item| (item.uid, item.title))
         .filter(|(uid, _)| only.as_ref().is_none_or(|only| only.uid == *uid))
         .collect();
@@ -41,7 +47,7 @@ pub(super) async fn run(context: &Context, recover: Recover) -> Result<u8, Failu
     context.report.begin_progress(None);
     let mut statuses = Vec::new();
     for (uid, title) in records {
-        match settle::recover(&engine, &uid).await {
+        match settle::recover(&engine, &uid, by).await {
             Ok(settled) => {
                 for one in settled {
                     let (outcome, sentence) = match one {
@@ -92,7 +98,13 @@ pub(super) async fn status(context: &Context, _status: Status) -> Result<u8, Fai
         },
         "nothing is open",
     );
-    Ok(if items.is_empty() { exit::DONE } else { exit::FAILED })
+    let now = jiff::Timestamp::now();
+    Ok(if items.iter().all(|item| waits(item, now)) { exit::DONE } else { exit::FAILED })
+}
+
+/// Whether a clean-up only waits for the end of its grace.
+fn waits(item: &OpenItem, by: jiff::Timestamp) -> bool {
+    item.state == RecordState::Finishing && item.reason.is_none() && item.due.is_some_and(|due| due > by)
 }
 
 /// Where nobody wrote a reason down, the state is one.

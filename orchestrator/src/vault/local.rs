@@ -43,8 +43,8 @@ use crate::plan::Identity;
 use crate::record::{Record, Uid};
 use crate::stage::{Attempt, Past, PastKind, PendingFinish, PermitGiven, STAGE_FORMAT};
 use crate::vault::{
-    Acquired, AuditEvent, AuditRow, Commit, Holder, Lease, LeaseRequest, OpenItem, Revision, Stored, Summary, Vault,
-    VaultError,
+    Acquired, AuditEvent, AuditRow, CleanUp, Commit, Holder, Lease, LeaseRequest, LeftBehind, OpenItem, Revision,
+    Stored, Summary, Vault, VaultError,
 };
 
 pub use self::host::HostState;
@@ -645,9 +645,23 @@ impl Vault for LocalVault {
         })
     }
 
-    fn abandon(&self, lease: &Lease, uid: &Uid, attempt: &str, reason: &str) -> Result<(), VaultError> {
+    fn abandon(
+        &self,
+        lease: &Lease,
+        uid: &Uid,
+        attempt: &str,
+        reason: &str,
+        left: Option<&LeftBehind>,
+    ) -> Result<(), VaultError> {
         let reason = reason.to_owned();
+        let left = left.map(|left| (left.credential.duplicate(), left.due));
         self.on_attempt(lease, uid, attempt, move |txn, held| {
+            // The history takes the plan that is held; this is another copy.
+            let again = txn.view.attempts(held.record)?.into_iter().find(|(id, _)| *id == held.id);
+            if let (Some((previous, due)), Some((_, Attempt { id: attempt, plan, .. }))) = (left, again) {
+                let finish = PendingFinish { attempt, due, previous, plan, last_failure: None };
+                txn.view.insert_finish(held.record, &Waiting { since: txn.now, finish })?;
+            }
             txn.abandon(held.record, held.id, held.open, &reason)?;
             Ok(("abandoned", Some(reason)))
         })
@@ -747,8 +761,13 @@ impl Vault for LocalVault {
         self.read_view(|view| Ok(view.history(view.row(uid)?.id)?.into_iter().map(|(_, past)| past).collect()))
     }
 
-    fn finished(&self, lease: &Lease, uid: &Uid, attempt: &str, failure: Option<&str>) -> Result<(), VaultError> {
-        let (attempt, failure) = (attempt.to_owned(), failure.map(str::to_owned));
+    fn finished(&self, lease: &Lease, uid: &Uid, attempt: &str, outcome: CleanUp<'_>) -> Result<(), VaultError> {
+        let attempt = attempt.to_owned();
+        let (what, failure) = match outcome {
+            CleanUp::Done => ("finished", None),
+            CleanUp::Waits => ("published", None),
+            CleanUp::Failed(failure) => ("not finished", Some(failure.to_owned())),
+        };
         let (lease, uid) = (lease.clone(), uid.clone());
         self.write(After::Nothing, move |txn| {
             leases::check_for(&txn.view, &lease, &uid)?;
@@ -757,14 +776,12 @@ impl Vault for LocalVault {
             let Some((id, mut waiting)) = waiting else {
                 return Err(VaultError::NoAttempt(attempt).into());
             };
-            let what = if failure.is_none() {
+            if what == "finished" {
                 txn.view.close_finish(record, id)?;
-                "finished"
             } else {
                 waiting.finish.last_failure.clone_from(&failure);
                 txn.view.put_finish(record, id, &waiting)?;
-                "not finished"
-            };
+            }
             txn.note(event(what, Some(&uid), Some(&attempt), failure))
         })
     }

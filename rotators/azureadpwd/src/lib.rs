@@ -9,7 +9,6 @@ mod assertion;
 mod azure;
 mod cloud;
 mod graph;
-mod named;
 mod password;
 mod rights;
 mod token;

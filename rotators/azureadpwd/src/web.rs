@@ -1,22 +1,16 @@
 //! One service over HTTPS: believed by the kit's rules, never followed to
 //! another place, never asked again behind our back.
 
-use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode, Url, redirect, retry};
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
-use turnlock_kit::tls::{Effective, Mode, Tls};
+use turnlock_kit::tls::{self, Effective, Tls};
 use turnlock_kit::{Fault, Kind};
 use zeroize::Zeroizing;
-
-use crate::named::Named;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// More than any answer that is meant for us has.
@@ -60,17 +54,8 @@ impl Service {
             return Err(Fault::new(Kind::Tls, format!("{what} is told secrets, which must not travel in clear"))
                 .hint("leave out `tls = disable`"));
         };
-        let mut config = tls.client_config(mode)?;
-        if let (Some(name), Mode::VerifyFull) = (&tls.server_name, mode) {
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let inner: Arc<dyn ServerCertVerifier> =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(tls.roots()?), provider).build().map_err(
-                    |error| Fault::new(Kind::Tls, "the trusted authorities cannot be used").caused_by(&error),
-                )?;
-            config.dangerous().set_certificate_verifier(Arc::new(Named::new(name, inner)?));
-        }
         let client = Client::builder()
-            .tls_backend_preconfigured(config)
+            .tls_backend_preconfigured(tls.client_config_by_address(mode)?)
             .https_only(true)
             // A bearer's token is for one service, not for whom that service names.
             .redirect(redirect::Policy::none())
@@ -139,7 +124,7 @@ impl Service {
             Unanswered::By(error) => error,
         };
         let fault = match error {
-            error if is_tls(error) => Fault::new(Kind::Tls, format!("no trusted TLS connection to {name}"))
+            error if tls::is_to_blame(error) => Fault::new(Kind::Tls, format!("no trusted TLS connection to {name}"))
                 .hint("give the record the service's authority as `ca`, or its certificate's name as `server_name`"),
             error if error.is_connect() => Fault::new(Kind::Unreachable, format!("{name} could not be reached")),
             error if error.is_timeout() => Fault::new(Kind::Timeout, format!("{name} did not answer in time")),
@@ -216,14 +201,6 @@ impl Unanswered {
     pub(crate) fn was_never_sent(&self) -> bool {
         matches!(self, Self::By(error) if error.is_connect())
     }
-}
-
-/// Whether the server was not believed. An I/O error hides what it holds from
-/// `source()`, and one may hold another.
-fn is_tls(error: &(dyn Error + 'static)) -> bool {
-    let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let within = held.map(|held| held as &(dyn Error + 'static)).or_else(|| error.source());
-    error.is::<rustls::Error>() || within.is_some_and(is_tls)
 }
 
 /// Headers of a question, with the kind of its body.

@@ -165,7 +165,12 @@ impl Call {
                 let account = account::<R>(&params.account)?;
                 let (current, previous) = two(&params.current, &params.previous)?;
                 let (admin, threshold) = (params.admin.as_ref(), self.threshold(deadline));
-                raw(&scrubber.finished(R::finish(&account, current, previous, admin, threshold).await?))
+                let finished = if params.in_grace {
+                    R::publish(&account, current, admin, threshold).await?
+                } else {
+                    R::finish(&account, current, previous, admin, threshold).await?
+                };
+                raw(&scrubber.finished(finished))
             }
             Operation::Revert => {
                 let params: RevertParams = read(params)?;

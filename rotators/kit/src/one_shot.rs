@@ -5,10 +5,12 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::{IsTerminal, stdin};
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use turnlock_protocol::message::RpcError;
 use turnlock_protocol::operation::{
     Account, Admin, ApplyParams, ApplyResult, FinishParams, Finished, HostOutcome, PlanParams, PlanResult,
@@ -286,7 +288,17 @@ impl Story {
         let verified = traits.verify != VerifyBy::None;
         if verified {
             let verify = VerifyParams { account: account.clone(), credential: whole(&live), admin: duplicate(&admin) };
-            match self.ask::<R, Verdicts>(Operation::Verify, &verify, deadline_ms).await {
+            let asked_until = Instant::now() + Duration::from_millis(traits.settle_ms);
+            let heard = loop {
+                let heard = self.ask::<R, Verdicts>(Operation::Verify, &verify, deadline_ms).await;
+                let refused = heard.as_ref().is_ok_and(|verdicts| verdicts.verdict == Verdict::Refused);
+                if !refused || traits.lockout_sensitive || Instant::now() >= asked_until {
+                    break heard;
+                }
+                // The target may take its time to agree with itself.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            };
+            match heard {
                 Ok(verdicts) if verdicts.verdict == Verdict::Accepted => {}
                 Ok(_) => {
                     let mut fault =
@@ -304,8 +316,9 @@ impl Story {
         }
 
         let mut finished = None;
-        if traits.finish && !current.is_empty() {
-            let finish = FinishParams { account, current: whole(&live), previous: current.duplicate(), admin };
+        if traits.publishes || (traits.finish && !current.is_empty()) {
+            let (live, previous) = (whole(&live), current.duplicate());
+            let finish = FinishParams { account, current: live, previous, admin, in_grace: false };
             match self.ask::<R, Finished>(Operation::Finish, &finish, deadline_ms).await {
                 Ok(done) => finished = Some(done),
                 Err(mut error) => {

@@ -155,6 +155,18 @@ pub trait Rotator: 'static {
         Ok(Finished::default())
     }
 
+    /// Hands the new credential to others and removes nothing: `finish` while
+    /// the account's grace lasts. Only asked for where the traits say
+    /// `publishes`; `finish` itself publishes, too.
+    async fn publish(
+        _account: &Self::Account,
+        _current: &Credential,
+        _admin: Option<&Admin>,
+        _threshold: Threshold,
+    ) -> Result<Finished, Fault> {
+        Err(Fault::new(Kind::Unsupported, format!("{} hands credentials to nobody", Self::PLUGIN)))
+    }
+
     /// Rolls back a partial change of many hosts.
     async fn revert(
         _account: &Self::Account,
@@ -167,8 +179,9 @@ pub trait Rotator: 'static {
     }
 
     /// Removes what an attempt of ours made the target mint and nobody
-    /// learned of: `revert` with `orphans`. Logs in with `previous` or
-    /// `admin`; more than one candidate for an orphan is a `conflict`.
+    /// learned of, or makes it unusable and names it as `left` for a later
+    /// `finish`: `revert` with `orphans`. Logs in with `previous` or `admin`;
+    /// more than one candidate for an orphan is a `conflict`.
     async fn remove_orphans(
         _account: &Self::Account,
         _previous: &Credential,

@@ -1,5 +1,8 @@
 //! TLS for rotators: one policy, one place where certificates are judged.
 
+mod named;
+
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use turnlock_protocol::{Fault, Kind};
 
+use self::named::Named;
 use crate::{Finding, Severity};
 
 /// How much of TLS is wanted.
@@ -174,6 +178,32 @@ impl Tls {
             .with_no_client_auth();
         Ok(config)
     }
+
+    /// The same for a client that expects the name in the address it is told:
+    /// `server_name` is expected instead.
+    ///
+    /// # Errors
+    /// Like [`Self::client_config`]; `invalid_input` for what no certificate can bear.
+    pub fn client_config_by_address(&self, mode: Mode) -> Result<ClientConfig, Fault> {
+        let mut config = self.client_config(mode)?;
+        if let (Some(name), Mode::VerifyFull) = (&self.server_name, mode) {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let inner: Arc<dyn ServerCertVerifier> =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), provider).build().map_err(
+                    |error| Fault::new(Kind::Tls, "the trusted authorities cannot be used").caused_by(&error),
+                )?;
+            config.dangerous().set_certificate_verifier(Arc::new(Named::new(name, inner)?));
+        }
+        Ok(config)
+    }
+}
+
+/// Whether it is the server that was not believed. An I/O error hides what it
+/// holds from `source()`, and one may hold another.
+pub fn is_to_blame(error: &(dyn Error + 'static)) -> bool {
+    let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let within = held.map(|held| held as &(dyn Error + 'static)).or_else(|| error.source());
+    error.is::<rustls::Error>() || within.is_some_and(is_to_blame)
 }
 
 /// Whether a host is this machine by its very address.

@@ -105,14 +105,41 @@ fn awskey_an_orphan_is_found_by_what_existed_before() {
     let mut rotator = Serving::start("awskey");
     let revert =
         json!({"account": account, "previous": old, "orphans": {"existing": existing, "began_ms_ago": 60_000}});
-    for removed in [json!(["access key AKIAMADE1"]), json!([])] {
+    // Nobody can use it any more; removed it is by a finish, later.
+    let left = json!({"access_key_id": "AKIAMADE1"});
+    for _ in 0..2 {
         rotator.ask("revert", &revert);
-        if removed != json!([]) {
-            rotator.permit();
-        }
-        assert_eq!(rotator.hear()["result"], json!({"removed": removed}));
-        assert_eq!(target.holds(), "AKIAOLD old-canary-1111 used 900\n");
+        rotator.permit();
+        assert_eq!(rotator.hear()["result"], json!({"removed": [], "left": left}));
+        let inactive = "AKIAMADE1 minted-canary-4471 inactive 0\n";
+        assert_eq!(target.holds(), format!("AKIAOLD old-canary-1111 used 900\n{inactive}"));
     }
+    rotator.ask("finish", &json!({"account": account, "current": old, "previous": left}));
+    rotator.permit();
+    assert_eq!(rotator.hear()["result"], json!({"removed": ["access key AKIAMADE1"]}));
+    assert_eq!(target.holds(), "AKIAOLD old-canary-1111 used 900\n");
+}
+
+#[test]
+fn awskey_a_new_key_is_published_before_the_grace_is_over_and_the_old_one_stays() {
+    let keys = "AKIAOLD old-canary-1111 used 900\nAKIANEW new-canary-2222 used 1\n";
+    let target = Target::holding(keys);
+    let mut finish = json!({
+        "account": target.account(json!({"publishes": true})),
+        "current": aws("AKIANEW", "new-canary-2222"),
+        "previous": aws("AKIAOLD", OLD),
+        "in_grace": true,
+    });
+    let mut rotator = Serving::start("awskey");
+    rotator.ask("finish", &finish);
+    rotator.permit();
+    assert_eq!(rotator.hear()["result"], json!({"removed": []}));
+    assert_eq!((target.holds().as_str(), target.log()), (keys, vec!["published AKIANEW".to_owned()]));
+    finish["in_grace"] = json!(false);
+    rotator.ask("finish", &finish);
+    rotator.permit();
+    assert_eq!(rotator.hear()["result"], json!({"removed": ["access key AKIAOLD"]}));
+    assert_eq!(target.log(), ["published AKIANEW", "published AKIANEW", "removed AKIAOLD"]);
 }
 
 #[test]
@@ -120,8 +147,10 @@ fn awskey_nothing_is_taken_for_an_orphan_that_may_be_somebodys() {
     let old = aws("AKIAOLD", OLD);
     for (others, expected) in [
         // Made before the attempt, or used: not ours.
-        ("AKIAX x unused 700\n", "removed"),
-        ("AKIAX x used 5\n", "removed"),
+        ("AKIAX x unused 700\n", "nothing"),
+        ("AKIAX x used 5\n", "nothing"),
+        // Made when the attempt could change nothing any more.
+        ("AKIAX x unused 1\n", "nothing"),
         // Two of them: a person decides.
         ("AKIAX x unused 5\nAKIAY y unused 6\n", "conflict"),
     ] {
@@ -133,7 +162,7 @@ fn awskey_nothing_is_taken_for_an_orphan_that_may_be_somebodys() {
             &json!({
                 "account": target.account(json!({})),
                 "previous": old,
-                "orphans": {"existing": ["AKIAOLD"], "began_ms_ago": 60_000},
+                "orphans": {"existing": ["AKIAOLD"], "began_ms_ago": 60_000, "ended_ms_ago": 4_000},
             }),
         );
         let reply = rotator.hear();

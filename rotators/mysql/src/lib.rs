@@ -170,7 +170,7 @@ impl Rotator for Mysql {
         match session.execute(&statement).await {
             Ok(_) => Ok(Finished {
                 removed: vec![format!("the retained password of \"{}\"", account.login)],
-                warnings: Vec::new(),
+                ..Finished::default()
             }),
             Err(trouble) => {
                 let fault = refusal::of_change(account, worker.login, &trouble);

@@ -269,7 +269,7 @@ async fn remove(
     let removed = cleaned.iter().filter(|(_, cleaned)| matches!(cleaned, Ok(true)));
     Ok(Finished {
         removed: removed.map(|(name, _)| format!("the public key at {name}")).collect(),
-        warnings: Vec::new(),
+        ..Finished::default()
     })
 }
 

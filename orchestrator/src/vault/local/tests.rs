@@ -195,7 +195,7 @@ fn furnished(house: &House) -> LocalVault {
             vault.stage(&lease, &uid(n), 1, &attempt(name, n, candidate)).unwrap();
         }
         vault.permit(&lease, &uid(n), "first", &permit()).unwrap();
-        vault.abandon(&lease, &uid(n), "first", "the target said no").unwrap();
+        vault.abandon(&lease, &uid(n), "first", "the target said no", None).unwrap();
         if n > 0 {
             let commit =
                 Commit { uid: &uid(n), duplicates: &[], attempt: "second", unverified: false, finish_due: Some(now()) };
@@ -518,12 +518,18 @@ fn a_staged_attempt_survives_a_crash_and_is_committed_after_it() {
     let history = vault.history(&uid(1)).unwrap();
     assert_eq!((history.len(), history[0].attempt.as_str()), (1, "a"));
     assert!(matches!(vault.delete(&uid(1), 2), Err(VaultError::OpenRotation(_))));
-    vault.finished(&lease, &uid(1), "a", Some("still in use")).unwrap();
+    vault.finished(&lease, &uid(1), "a", CleanUp::Failed("still in use")).unwrap();
     assert_eq!(vault.open_items().unwrap()[0].reason.as_deref(), Some("still in use"));
-    vault.finished(&lease, &uid(1), "a", None).unwrap();
+    vault.finished(&lease, &uid(1), "a", CleanUp::Waits).unwrap();
+    let waiting = vault.open_items().unwrap();
+    assert_eq!((waiting.len(), waiting[0].state, &waiting[0].reason), (1, RecordState::Finishing, &None));
+    vault.finished(&lease, &uid(1), "a", CleanUp::Done).unwrap();
     assert!(vault.open_items().unwrap().is_empty());
     vault.release(&lease).unwrap();
-    assert_eq!(what(&vault), ["created", "added", "staged", "permitted", "committed", "not finished", "finished"]);
+    assert_eq!(
+        what(&vault),
+        ["created", "added", "staged", "permitted", "committed", "not finished", "published", "finished"]
+    );
     assert_eq!(vault.check().unwrap().problems, Vec::<String>::new());
 }
 
@@ -572,8 +578,8 @@ fn candidates_are_erased_without_permit_and_kept_with_one() {
     assert!(matches!(vault.minted(&lease, &uid(1), "b", &secret("other")), Err(VaultError::Conflict { .. })));
     vault.park(&lease, &uid(1), Some("b"), "look").unwrap();
     assert_eq!(vault.open_items().unwrap()[0].state, RecordState::Parked);
-    vault.abandon(&lease, &uid(1), "b", "refused").unwrap();
-    assert!(matches!(vault.abandon(&lease, &uid(1), "b", "again"), Err(VaultError::NoAttempt(_))));
+    vault.abandon(&lease, &uid(1), "b", "refused", None).unwrap();
+    assert!(matches!(vault.abandon(&lease, &uid(1), "b", "again", None), Err(VaultError::NoAttempt(_))));
     let history = vault.history(&uid(1)).unwrap();
     assert_eq!((history[0].kind, history[0].reason.as_str()), (PastKind::Abandoned, "refused"));
     assert!(history[0].credential.same_as(&secret("minted")) && history[0].plan.is_some());
@@ -590,6 +596,24 @@ fn candidates_are_erased_without_permit_and_kept_with_one() {
     let ends: Vec<_> = what(&vault).into_iter().filter(|what| terminal.contains(&what.as_str())).collect();
     assert_eq!(ends, ["erased", "abandoned", "abandoned", "adopted"]);
     assert!(vault.find("prod").unwrap()[0].state == RecordState::Settled);
+}
+
+#[test]
+fn what_an_abandoned_attempt_left_at_the_target_waits_to_be_removed() {
+    let house = House::new();
+    let vault = house.create();
+    let lease = with_record(&vault, 1);
+    vault.stage(&lease, &uid(1), 1, &attempt("a", 1, "minted")).unwrap();
+    vault.permit(&lease, &uid(1), "a", &permit()).unwrap();
+    let left = LeftBehind { credential: secret("minted"), due: now() };
+    vault.abandon(&lease, &uid(1), "a", "the target did not take it", Some(&left)).unwrap();
+    let stored = vault.read(&uid(1)).unwrap();
+    assert!(stored.stage.is_empty() && stored.pending[0].previous.same_as(&secret("minted")));
+    assert_eq!(vault.open_items().unwrap()[0].due, Some(left.due));
+    assert_eq!(vault.history(&uid(1)).unwrap()[0].kind, PastKind::Abandoned);
+    vault.finished(&lease, &uid(1), "a", CleanUp::Done).unwrap();
+    assert!(vault.open_items().unwrap().is_empty());
+    assert_eq!(vault.check().unwrap().problems, Vec::<String>::new());
 }
 
 #[test]
@@ -689,11 +713,11 @@ fn only_a_holder_that_stands_still_is_replaced_and_then_writes_nothing() {
         ours.minted(&old, &uid(1), "a", &secret("x")).err(),
         ours.commit(&old, &commit, &|_| Ok(())).err(),
         ours.erase(&old, &uid(1), "a", "x").err(),
-        ours.abandon(&old, &uid(1), "a", "x").err(),
+        ours.abandon(&old, &uid(1), "a", "x", None).err(),
         ours.park(&old, &uid(1), None, "x").err(),
         ours.unpark(&old, &uid(1)).err(),
         ours.adopt(&old, &uid(1), &secret("x"), "x", &|_| Ok(())).err(),
-        ours.finished(&old, &uid(1), "a", None).err(),
+        ours.finished(&old, &uid(1), "a", CleanUp::Done).err(),
         ours.learn(&old, &uid(1), &PasswordLimits::default()).err(),
     ] {
         assert!(matches!(refused, Some(VaultError::Fenced)), "{refused:?}");

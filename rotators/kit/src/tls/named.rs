@@ -7,11 +7,11 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use turnlock_kit::{Fault, Kind};
+use turnlock_protocol::{Fault, Kind};
 
 /// Judges like another, by a name of its own.
 #[derive(Debug)]
-pub(crate) struct Named {
+pub(super) struct Named {
     name: ServerName<'static>,
     inner: Arc<dyn ServerCertVerifier>,
 }
@@ -19,7 +19,7 @@ pub(crate) struct Named {
 impl Named {
     /// # Errors
     /// `invalid_input` for what no certificate can bear.
-    pub(crate) fn new(name: &str, inner: Arc<dyn ServerCertVerifier>) -> Result<Self, Fault> {
+    pub(super) fn new(name: &str, inner: Arc<dyn ServerCertVerifier>) -> Result<Self, Fault> {
         let name = match name.parse::<IpAddr>() {
             Ok(address) => ServerName::from(address),
             Err(_) => ServerName::try_from(name.to_owned()).map_err(|error| {
