@@ -207,7 +207,8 @@ fn a_configuration_that_says_something_unknown_is_refused() {
         ("[vault]\nkey_file = 7\n", "key_file"),
         ("[rotators]\ndirectories = 'x'\n", "directories"),
         ("[rotators.pin]\nnoop = ['x']\n", "noop"),
-        ("[daemon]\n", "daemon"),
+        ("[cron]\n", "cron"),
+        ("[fleet.plugin.noop]\nrate = '5'\n", "5/s"),
     ] {
         write_file(&file, text).unwrap();
         let refused = world.fails(2, &["list"]);

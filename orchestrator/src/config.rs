@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::failure::Failure;
+use crate::fleet::Kindness;
 
 /// What the command line says about where things are.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// `--config`
     pub config: Option<PathBuf>,
@@ -52,6 +53,10 @@ pub struct Config {
     pub plugin_directories: Vec<PathBuf>,
     /// Plugins whose program must have this SHA-256.
     pub pinned_plugins: Vec<(String, String)>,
+    /// How many rotations at once, and how gently.
+    pub fleet: FleetSection,
+    /// What the daemon does besides rotating what is due.
+    pub daemon: DaemonSection,
     /// The variables a rotator starts with.
     pub rotator_environment: Vec<(String, OsString)>,
 }
@@ -62,6 +67,32 @@ pub struct Config {
 struct File {
     vault: VaultSection,
     rotators: RotatorSection,
+    fleet: FleetSection,
+    daemon: DaemonSection,
+}
+
+/// How a fleet behaves, where the command line does not say.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FleetSection {
+    /// How many records at once.
+    pub jobs: Option<usize>,
+    /// How many of them at one host.
+    pub per_host: Option<usize>,
+    /// How single hosts want to be treated.
+    pub host: BTreeMap<String, Kindness>,
+    /// How single plugins want to be treated.
+    pub plugin: BTreeMap<String, Kindness>,
+}
+
+/// What the daemon does besides rotating what is due.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DaemonSection {
+    /// When every credential is proven again, as a schedule.
+    pub verify: Option<String>,
+    /// Whether one that does not work any more is reset through its admin.
+    pub reconcile: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -148,6 +179,8 @@ impl Config {
             cache_directory: xdg("XDG_CACHE_HOME", ".cache"),
             plugin_directories: overrides.plugin_directories.into_iter().chain(file.rotators.directories).collect(),
             pinned_plugins: file.rotators.pin.into_iter().collect(),
+            fleet: file.fleet,
+            daemon: file.daemon,
             rotator_environment: PASSED_ON
                 .iter()
                 .filter_map(|name| variable(name).map(|value| ((*name).to_owned(), value)))

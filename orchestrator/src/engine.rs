@@ -2,7 +2,8 @@
 //! were asked to stop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::Catalogue;
 use crate::failure::Failure;
@@ -26,8 +27,8 @@ pub struct Engine {
     pub catalogue: Catalogue,
     /// Who we are to other runs.
     pub owner: Owner,
-    /// Set by Ctrl-C: what has no permit yet is cancelled.
-    pub stop: Arc<AtomicBool>,
+    /// Cancelled by Ctrl-C: what has no permit yet is given up.
+    pub stop: CancellationToken,
     /// Whether to wait for other runs instead of giving way at once.
     pub wait: bool,
     /// Told what is being done, by record title.
@@ -49,7 +50,7 @@ impl Engine {
 
     /// Whether somebody asked us to stop.
     pub fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.is_cancelled()
     }
 
     /// The one record a person means.

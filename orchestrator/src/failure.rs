@@ -2,6 +2,7 @@
 //! next step.
 
 use std::fmt;
+use std::time::Duration;
 
 use turnlock_protocol::{Applied, Fault, Kind};
 
@@ -54,6 +55,8 @@ pub struct Failure {
     pub kind: Option<Kind>,
     /// The command was wrong, not the world.
     pub usage: bool,
+    /// The same may succeed later, unchanged; not before this time has passed.
+    pub again: Option<Duration>,
 }
 
 impl Failure {
@@ -66,6 +69,7 @@ impl Failure {
             hint: None,
             kind: None,
             usage: false,
+            again: None,
         }
     }
 
@@ -226,6 +230,7 @@ impl From<Fault> for Failure {
             hint: fault.hint,
             kind: Some(fault.kind),
             usage: false,
+            again: fault.retryable.then(|| Duration::from_millis(fault.retry_after_ms.unwrap_or(0))),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, State};
-use crate::plan::Plan;
+use crate::plan::{Identity, Plan};
 use crate::process::Life;
 use crate::record::Uid;
 use crate::vault::{Acquired, Holder, Lease, LeaseRequest};
@@ -13,6 +13,8 @@ use crate::vault::{Acquired, Holder, Lease, LeaseRequest};
 const MARGIN_MS: u64 = 5_000;
 /// How often a lease that belongs to somebody out of sight is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often one that stands by looks whether it is needed.
+const LOOK_FOR_A_SCHEDULER_EVERY: Duration = Duration::from_secs(2);
 
 /// Takes the leases of one rotation: the record and its duplicates, the
 /// account, and shared the admin's record.
@@ -95,9 +97,57 @@ async fn unmoved(engine: &Engine, request: &LeaseRequest, holders: &[Holder]) ->
     Ok(true)
 }
 
+/// How long the one who schedules may be silent before another one does.
+const SCHEDULER_TTL_MS: u64 = 60_000;
+
+/// Waits until nobody else schedules this vault, and takes that upon itself;
+/// none when it was asked to stop before. It is held as an account is, one that
+/// no rotator has, and renewed by whoever holds it.
+///
+/// # Errors
+/// What the vault says.
+pub async fn schedule(engine: &Engine, mut waits_for: impl FnMut(&Holder)) -> Result<Option<Lease>, Failure> {
+    let account = Identity { plugin: "turnlock".into(), host: String::new(), port: 0, login: "scheduler".into() };
+    let request = LeaseRequest {
+        records: Vec::new(),
+        account: Some(account),
+        admin: None,
+        owner: engine.owner.clone(),
+        ttl_ms: SCHEDULER_TTL_MS,
+    };
+    let mut seen: Option<(Vec<Holder>, tokio::time::Instant)> = None;
+    while !engine.stopping() {
+        let holders = match durable(|| engine.vault.acquire(&request))? {
+            Acquired::Granted(lease) => return Ok(Some(lease)),
+            Acquired::Busy(holders) => holders,
+        };
+        let since = match &seen {
+            Some((before, since)) if *before == holders => *since,
+            _ => tokio::time::Instant::now(),
+        };
+        let ttl = Duration::from_millis(holders.iter().map(|holder| holder.ttl_ms).max().unwrap_or(0));
+        let dead = holders.iter().all(|holder| holder.owner.process.life() == Life::Dead);
+        if (dead || since.elapsed() >= ttl)
+            && let Acquired::Granted(lease) = durable(|| engine.vault.seize(&request, &holders))?
+        {
+            return Ok(Some(lease));
+        }
+        if let Some(holder) = holders.first() {
+            waits_for(holder);
+        }
+        seen = Some((holders, since));
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_FOR_A_SCHEDULER_EVERY) => {}
+            () = engine.stop.cancelled() => {}
+        }
+    }
+    Ok(None)
+}
+
 fn busy(title: &str, holders: &[Holder]) -> Failure {
     let who = holders.first().map_or_else(String::new, |holder| {
         format!(" by process {} on {}", holder.owner.process.pid, holder.owner.machine)
     });
-    Failure::new(format!("\"{title}\" or its account is being rotated{who}")).hint("let it end, or repeat with --wait")
+    let failure = Failure::new(format!("\"{title}\" or its account is being rotated{who}"));
+    Failure { again: Some(Duration::ZERO), ..failure.hint("let it end, or repeat with --wait") }
 }

@@ -3,11 +3,14 @@
 //! `rotate.rs` tells one rotation from record to commit, `settle.rs` the same
 //! after a crash; everything else serves those two.
 
+pub mod backup;
 mod budget;
 pub mod catalogue;
 pub mod child;
 pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod drift;
 pub mod durable;
 pub mod engine;
 pub mod explain;
@@ -23,6 +26,7 @@ mod report;
 pub mod resolve;
 pub mod rotate;
 pub mod rotators;
+pub mod schedule;
 pub mod secret_policy;
 pub mod settle;
 pub mod stage;

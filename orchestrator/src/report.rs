@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::config;
 use crate::failure::Failure;
-use crate::fleet::Ended;
+use crate::fleet::{Job, Tally};
 use crate::rotate::Rotated;
 
 /// How to answer.
@@ -149,40 +149,62 @@ impl Report {
         }
     }
 
-    /// Tells of one record of a rotation, as soon as it ended.
-    pub(crate) fn ended(&self, ended: &Ended) {
+    /// Tells of a record that was rotated.
+    pub(crate) fn rotated(&self, rotated: &Rotated) {
         if self.format == Format::Json {
-            let value = match &ended.outcome {
-                Ok(rotated) => {
-                    json!({"record": rotated.uid, "title": rotated.title, "account": rotated.account,
-                    "outcome": "rotated", "verified": rotated.verified, "warnings": rotated.warnings,
-                    "finish_open": rotated.finish_open})
-                }
-                Err(failure) => {
-                    let mut value = failure_json(failure);
-                    if let Some(value) = value.as_object_mut() {
-                        value.insert("record".to_owned(), json!(ended.uid));
-                        value.insert("title".to_owned(), json!(ended.title));
-                        value.insert("outcome".to_owned(), json!("failed"));
-                    }
-                    value
-                }
-            };
+            let value = json!({"record": rotated.uid, "title": rotated.title, "account": rotated.account,
+                "outcome": "rotated", "verified": rotated.verified, "warnings": rotated.warnings,
+                "finish_open": rotated.finish_open});
             self.raw(&value.to_string());
             return;
         }
-        match &ended.outcome {
-            Ok(rotated) => self.rotated(rotated),
-            Err(failure) => self.failure(failure),
-        }
-    }
-
-    fn rotated(&self, rotated: &Rotated) {
         let proof = if rotated.verified { "proven by a new log-in" } else { "not proven: this target cannot be asked" };
         let what = harmless(&format!("{}  {}", rotated.title, rotated.account));
         self.raw(&format!("{} {what}  ({proof})", self.paint_out("32", "rotated")));
         for warning in &rotated.warnings {
             self.warn(&format!("{}: {warning}", rotated.title));
+        }
+    }
+
+    /// Tells of a record of a fleet on which something was not done.
+    pub(crate) fn failed(&self, job: &Job, failure: &Failure, outcome: &str) {
+        if self.format == Format::Json {
+            let mut value = failure_json(failure);
+            if let Some(value) = value.as_object_mut() {
+                value.insert("record".to_owned(), json!(job.uid));
+                value.insert("title".to_owned(), json!(job.title));
+                value.insert("outcome".to_owned(), json!(outcome));
+            }
+            self.raw(&value.to_string());
+            return;
+        }
+        self.failure(failure);
+    }
+
+    /// Tells what came of a fleet, and where it was in trouble.
+    pub(crate) fn tally(&self, tally: &Tally, tried_again: u64) {
+        if self.format == Format::Json {
+            return;
+        }
+        let seconds = tally.took().as_secs_f64().max(0.001);
+        let mut counts = format!("{} of {} done, {} failed", tally.done, tally.ended(), tally.failed);
+        for (count, what) in [(tally.not_tried, "not tried"), (tried_again, "tried again")] {
+            if count > 0 {
+                counts.push_str(&format!(", {count} {what}"));
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = tally.ended() as f64 / seconds;
+        self.note(&format!("{counts}, in {seconds:.1} s ({rate:.1}/s)"));
+        let mut table = Table::new();
+        table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_header(["TARGET", "FAILED", "NOT TRIED", "WHY"]);
+        for (site, trouble) in tally.troubles() {
+            let (failed, not_tried) = (trouble.failed.to_string(), trouble.not_tried.to_string());
+            table.add_row([harmless(&site.to_string()), failed, not_tried, harmless(&trouble.why)]);
+        }
+        if table.row_count() > 0 {
+            self.note(&table.trim_fmt());
         }
     }
 

@@ -199,12 +199,6 @@ pub enum Problem {
         /// The field.
         from: String,
     },
-    /// The record of its admin is itself.
-    #[error("{from} names the record itself")]
-    OwnAdmin {
-        /// The field.
-        from: String,
-    },
     /// The record of its admin has no login.
     #[error("the admin record '{}' has no login", title.escape_debug())]
     AdminWithoutLogin {
@@ -285,17 +279,14 @@ impl Problem {
             Self::AdminMissing { from } => {
                 format!("write the UID or title of the admin's record into {from}")
             }
-            Self::OwnAdmin { from } => {
-                format!("remove {from}: an account needs no admin to change itself")
-            }
             Self::AdminWithoutLogin { .. } => "give that record a login".into(),
         }
     }
 }
 
 /// Options of the engine itself; no rotator sees them unless its schema asks.
-const ENGINE: [&str; 10] =
-    ["plugin", "rules", "length", "passphrase", "admin", "schedule", "hook", "timeout", "grace", "description"];
+const ENGINE: [&str; 11] =
+    ["plugin", "rules", "length", "passphrase", "admin", "schedule", "tag", "hook", "timeout", "grace", "description"];
 
 /// Options every Keeper record may carry, used by the plugin or not.
 const COMMON: [&str; 5] = ["host", "port", "login", "password", "url"];
@@ -1197,11 +1188,12 @@ fn admin_login(
         (Some(from), Some(_)) if !usable => {
             told.remarks.push(format!("{from} was not used: no other login can reset an account of {plugin}"));
         }
+        // Fleets of records are given one admin, and it is among them.
+        (Some(from), Some(admin)) if admin.uid == record.uid => {
+            told.remarks.push(format!("{from} names the record itself: it changes its own credential"));
+        }
         (named, Some(admin)) if usable => {
             let from = named.unwrap_or_else(|| "admin record".to_owned());
-            if admin.uid == record.uid {
-                return Err(Problem::OwnAdmin { from });
-            }
             let theirs = Said::of(admin);
             let mut facts = Facts::read_admin(&theirs, entry)?;
             account.append(&mut facts);

@@ -19,7 +19,7 @@ use crate::record::Uid;
 use crate::resolve::{self, Options};
 use crate::settle::{self, Known, Settled};
 use crate::stage::{Attempt, PermitGiven, Process, STAGE_FORMAT};
-use crate::vault::{CleanUp, Lease, Stored};
+use crate::vault::{CleanUp, Lease, Note, Stored};
 
 /// How often one rotation may draw another candidate after the target refused
 /// one and told why.
@@ -28,8 +28,6 @@ const ATTEMPTS: usize = 2;
 /// A rotation that was asked for.
 #[derive(Debug, Default)]
 pub struct Wanted {
-    /// The record.
-    pub uid: Option<Uid>,
     /// What the command line says over the record.
     pub options: Options,
     /// Commit all records of the account together.
@@ -70,6 +68,22 @@ pub async fn rotate(engine: &Engine, uid: &Uid, wanted: &Wanted) -> Result<Rotat
     let outcome = holding(engine, uid, wanted, &duplicates, &lease, &plan).await;
     // A lease that cannot be given back runs out or is taken from the dead.
     let _ = durable(|| engine.vault.release(&lease));
+    outcome
+}
+
+/// The same, and a failure that the target or its rotator told is remembered:
+/// the record can be selected by it, and rests before its next turn.
+///
+/// # Errors
+/// Like [`rotate`].
+pub async fn rotate_and_note(engine: &Engine, uid: &Uid, wanted: &Wanted) -> Result<Rotated, Failure> {
+    let outcome = rotate(engine, uid, wanted).await;
+    if let Err(failure) = &outcome
+        && failure.kind.is_some_and(|kind| kind != Kind::Cancelled)
+    {
+        // The failure is told to whoever asked, whether it can be noted or not.
+        let _ = durable(|| engine.vault.note(uid, &Note::Failed(failure.message.clone())));
+    }
     outcome
 }
 

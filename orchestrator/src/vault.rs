@@ -7,7 +7,7 @@
 
 pub mod local;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -148,6 +148,15 @@ pub trait Vault: Send + Sync {
     /// The target let the account in: its own count begins anew.
     fn forgive(&self, identity: &Identity) -> Result<(), VaultError>;
 
+    /// Notes what became of a record beside its rotations, and when.
+    fn note(&self, uid: &Uid, note: &Note) -> Result<(), VaultError>;
+
+    /// A number that grows with every change of anything.
+    fn generation(&self) -> Result<u64, VaultError>;
+
+    /// Copies everything, consistent and durable, to a new file.
+    fn backup(&self, to: &Path) -> Result<(), VaultError>;
+
     /// Everything open, parked or overdue.
     fn open_items(&self) -> Result<Vec<OpenItem>, VaultError>;
 
@@ -200,6 +209,71 @@ pub struct Summary {
     pub revision: Revision,
     /// Whether something stands open beside it.
     pub state: RecordState,
+    /// The account it stands for without options, if it does.
+    pub account: Option<Identity>,
+    /// What it says of how it is to be kept.
+    #[serde(flatten)]
+    pub upkeep: Upkeep,
+    /// What became of it.
+    #[serde(flatten)]
+    pub fate: Fate,
+}
+
+/// What a record says of how it is to be kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upkeep {
+    /// `turnlock:schedule`, as it stands there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// `turnlock:admin`: a UID or a title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
+    /// `turnlock:tag`, at commas.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+/// What a vault remembers of what became of a record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fate {
+    /// When its credential was last replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated_at: Option<Timestamp>,
+    /// Since when it has the schedule it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_at: Option<Timestamp>,
+    /// When the target was last asked whether its credential works, by a
+    /// rotation or without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Timestamp>,
+    /// Why its credential did not work when the target was last asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drifted: Option<String>,
+    /// How its last rotation failed; none once one went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Failed>,
+}
+
+/// A rotation that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// When.
+    pub at: Timestamp,
+    /// How often in a row.
+    pub times: u32,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// What [`Vault::note`] notes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Its rotation failed, for this reason.
+    Failed(String),
+    /// Its credential works: the target was asked.
+    Proven,
+    /// Its credential does not work any more, for this reason.
+    Drifted(String),
 }
 
 /// Whether something stands open beside a record.

@@ -2,8 +2,11 @@
 
 mod audit;
 mod check;
+mod daemon;
+mod due;
 mod edit;
 mod explain;
+mod fleet;
 mod import;
 mod list;
 mod open;
@@ -18,11 +21,10 @@ mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Overrides};
 use crate::failure::{Failure, exit};
@@ -42,6 +44,8 @@ Examples:
   turnlock import keeper export.json
   turnlock rotate \"Orders database\"
   turnlock rotate --match '^prod/' --force --jobs 8
+  turnlock due
+  turnlock daemon
   turnlock status
 
 Exit status: 0 done, 2 usage or nothing matched, 3 failed and nothing changed,
@@ -113,6 +117,10 @@ enum Command {
     Check(check::Check),
     /// Prove that stored credentials still work
     Verify(verify::Verify),
+    /// Show what is due by its schedule, or will be
+    Due(due::Due),
+    /// Rotate what falls due, until told to stop
+    Daemon(daemon::Daemon),
     /// Settle everything that is open
     Recover(recover::Recover),
     /// Show what is open, parked or overdue, with the next step
@@ -137,8 +145,10 @@ enum Command {
 /// What a command is given.
 struct Context {
     config: Config,
+    /// What the command line says over every configuration.
+    overrides: Overrides,
     report: Report,
-    stop: Arc<AtomicBool>,
+    stop: CancellationToken,
 }
 
 /// The whole program.
@@ -170,7 +180,7 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments, report: &Report) -> Result<u8, Failure> {
     let Arguments { global, command } = arguments;
-    let config = Config::load(Overrides {
+    let overrides = Overrides {
         config: global.config,
         vault: global.vault,
         key_file: global.key_file,
@@ -178,8 +188,9 @@ fn run(arguments: Arguments, report: &Report) -> Result<u8, Failure> {
         keyring: global.keyring,
         recovery_key_file: global.recovery_key_file,
         plugin_directories: global.plugin_directories,
-    })?;
-    let context = Context { config, report: report.clone(), stop: stop_on_interrupt(report)? };
+    };
+    let config = Config::load(overrides.clone())?;
+    let context = Context { config, overrides, report: report.clone(), stop: stop_on_interrupt(report)? };
     // Few workers: what takes long waits on targets and disks, not on us. Its
     // blocking calls move to further threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -210,6 +221,8 @@ async fn dispatch(context: Context, command: Command) -> Result<u8, Failure> {
         Command::Rotate(rotate) => rotate::run(&context, rotate).await,
         Command::Check(check) => check::run(&context, check).await,
         Command::Verify(verify) => verify::run(&context, verify).await,
+        Command::Due(due) => due::run(&context, due).await,
+        Command::Daemon(daemon) => daemon::run(&context, daemon).await,
         Command::Recover(recover) => recover::run(&context, recover).await,
         Command::Status(status) => recover::status(&context, status).await,
         Command::Resolve(resolve) => resolve::run(&context, resolve).await,
@@ -234,18 +247,19 @@ fn harden() {
 }
 
 /// The first Ctrl-C lets permitted changes end; the second stops now.
-fn stop_on_interrupt(report: &Report) -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
+fn stop_on_interrupt(report: &Report) -> Result<CancellationToken, Failure> {
+    let stop = CancellationToken::new();
     let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
         .map_err(|error| Failure::new("signals cannot be watched").caused_by(&error))?;
-    let (flag, report) = (Arc::clone(&stop), report.clone());
+    let (flag, report) = (stop.clone(), report.clone());
     std::thread::spawn(move || {
         for _ in signals.forever() {
-            if flag.swap(true, Ordering::Relaxed) {
+            if flag.is_cancelled() {
                 report.end_progress();
                 report.warn("stopped at once: turnlock status shows what is staged, turnlock recover settles it");
                 std::process::exit(i32::from(exit::INTERRUPTED));
             }
+            flag.cancel();
             report.note("ending what has begun; Ctrl-C again stops at once");
         }
     });

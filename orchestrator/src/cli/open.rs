@@ -78,7 +78,7 @@ impl Context {
             rotators,
             catalogue,
             owner: Engine::owner_of_this_run(),
-            stop: Arc::clone(&self.stop),
+            stop: self.stop.clone(),
             wait,
             progress: Arc::new(move |title, step| report.step(title, step)),
         }))

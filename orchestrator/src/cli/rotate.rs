@@ -1,20 +1,18 @@
 //! `turnlock rotate`
 
-use std::io::{BufRead, IsTerminal, stdin};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use clap::Args;
-use regex::RegexBuilder;
 use turnlock_protocol::Secret;
 
+use super::fleet::{Choice, Pace};
 use super::{Context, open};
 use crate::engine::Engine;
 use crate::failure::{Failure, exit};
-use crate::fleet::{self, Ended};
+use crate::fleet::{self, Job, Outcome, Why};
 use crate::record::Uid;
 use crate::resolve::Options;
+use crate::rotate::Wanted;
 use crate::vault::Summary;
 
 #[derive(Debug, Args)]
@@ -23,14 +21,15 @@ Examples:
   turnlock rotate \"Orders database\"
   turnlock rotate infra/db/orders --dry-run
   turnlock rotate --match 'prod' --force --jobs 8
+  turnlock rotate --due --folder infra --force --jobs 16 --max-failures 5%
+  turnlock rotate --failed --dry-run
   printf '%s\\n' \"$NEW\" | turnlock rotate Orders --password -")]
 pub(super) struct Rotate {
     /// A record: UID, title, folder/title, or an endpoint's name
     name: Option<String>,
-    /// Rotate every record whose title matches this regular expression; asks for each
-    #[arg(short = 'm', long = "match", value_name = "REGEX", conflicts_with = "name")]
-    pattern: Option<String>,
-    /// With --match: do not ask
+    #[command(flatten)]
+    choice: Choice,
+    /// Do not ask for each record that was selected
     #[arg(long)]
     force: bool,
     /// Use this plugin whatever the record says
@@ -63,9 +62,8 @@ pub(super) struct Rotate {
     /// With --print: show its secrets, too
     #[arg(long, requires = "print")]
     reveal: bool,
-    /// How many records at once
-    #[arg(short, long, default_value_t = 1)]
-    jobs: usize,
+    #[command(flatten)]
+    pace: Pace,
     /// Commit all records of the same account together
     #[arg(long)]
     with_duplicates: bool,
@@ -82,110 +80,74 @@ pub(super) struct Rotate {
 
 pub(super) async fn run(context: &Context, rotate: Rotate) -> Result<u8, Failure> {
     let engine = context.engine(rotate.wait).await?;
-    let records = match (&rotate.name, &rotate.pattern) {
-        (Some(name), _) => vec![engine.record_named(name)?],
-        (None, Some(pattern)) => matching(context, &engine, pattern, rotate.force)?,
+    let mut endpoint = None;
+    let jobs = match (&rotate.name, rotate.choice.selection()?) {
+        (Some(name), _) => {
+            let record = engine.record_named(name)?;
+            endpoint = endpoint_called(&record, name);
+            vec![fleet::job_of(&engine, record, Why::Asked)?]
+        }
+        (None, Some(selection)) => {
+            let ask = (!rotate.force && !rotate.dry_run).then_some("Rotate");
+            let jobs = super::fleet::chosen(context, &engine, &selection, rotate.with_duplicates, ask)?;
+            if jobs.is_empty() {
+                return Err(Failure::usage("no record that can be rotated matches")
+                    .hint("turnlock rotate lists those that can"));
+            }
+            jobs
+        }
         (None, None) => return super::list::rotatable(context, &engine),
     };
-    if rotate.password.is_some() && records.len() > 1 {
+    if rotate.password.is_some() && jobs.len() > 1 {
         return Err(Failure::usage("one password for several records would be a password they share")
             .hint("name one record, or let each get its own"));
     }
-    let endpoint = rotate.name.as_deref().and_then(|name| endpoint_called(&records, name));
     let password = rotate.password.as_deref().map(supplied).transpose()?;
-    let options = || Options {
+    let (plugin, host, port, rules) = (rotate.plugin, rotate.host, rotate.port, rotate.rules);
+    let (length, passphrase, timeout) = (rotate.length, rotate.passphrase, rotate.timeout);
+    let options = move || Options {
         endpoint: endpoint.clone(),
-        plugin: rotate.plugin.clone(),
-        host: rotate.host.clone(),
-        port: rotate.port,
-        rules: rotate.rules.clone(),
-        length: rotate.length,
-        passphrase: rotate.passphrase,
-        timeout: rotate.timeout,
+        plugin: plugin.clone(),
+        host: host.clone(),
+        port,
+        rules: rules.clone(),
+        length,
+        passphrase,
+        timeout,
         password: password.as_ref().map(Secret::duplicate),
     };
     if rotate.dry_run {
-        return dry_run(context, &engine, &records, options);
+        return dry_run(context, &engine, &jobs, options);
     }
-
-    let count = records.len();
-    context.report.begin_progress((count > 1).then_some(count as u64));
-    let mut statuses = Vec::with_capacity(count);
+    if jobs.len() > 1 {
+        super::fleet::back_up(context, &engine)?;
+    }
+    let shown: Vec<Uid> = if rotate.print { jobs.iter().map(|job| job.uid.clone()).collect() } else { Vec::new() };
+    let with_duplicates = rotate.with_duplicates;
+    let work = super::fleet::rotations(&engine, move || Wanted { options: options(), with_duplicates });
     let mut open = false;
-    let told = |ended: Ended| {
-        context.report.advance();
-        context.report.ended(&ended);
-        match &ended.outcome {
-            Ok(rotated) => {
-                open |= rotated.finish_open;
-                statuses.push(exit::DONE);
-            }
-            Err(failure) => statuses.push(failure.exit_status()),
+    let tally = super::fleet::work(context, rotate.pace.rules(&context.config.fleet), jobs, work, |ended| {
+        if let Outcome::Done(rotated) = &ended.outcome {
+            open |= rotated.finish_open;
+            context.report.rotated(rotated);
         }
-    };
-    let chosen: Vec<(Uid, String)> = records.iter().map(|one| (one.uid.clone(), one.title.clone())).collect();
-    fleet::rotate_all(Arc::clone(&engine), chosen, options, rotate.with_duplicates, rotate.jobs, told).await;
-    context.report.end_progress();
-    if count > 1 && !context.report.is_json() {
-        let done = statuses.iter().filter(|status| **status == exit::DONE).count();
-        context.report.note(&format!("{done} of {count} rotated, {} failed", count - done));
-    }
+        super::fleet::failure_of(context, ended);
+    })
+    .await;
     if rotate.print {
-        for record in &records {
-            super::show::print(context, &engine, &record.uid, rotate.reveal)?;
+        for uid in &shown {
+            super::show::print(context, &engine, uid, rotate.reveal)?;
         }
     }
-    Ok(match exit::of_many(&statuses) {
+    Ok(match tally.exit_status() {
         exit::DONE if open && rotate.strict => exit::OPEN,
         exit::DONE => exit::DONE,
-        status if context.stop.load(Ordering::Relaxed) && ![exit::LIVE, exit::UNKNOWN].contains(&status) => {
-            exit::INTERRUPTED
-        }
+        status if context.stop.is_cancelled() && ![exit::LIVE, exit::UNKNOWN].contains(&status) => exit::INTERRUPTED,
         status => status,
     })
 }
 
-/// Records that match, each confirmed unless forced.
-fn matching(context: &Context, engine: &Engine, pattern: &str, force: bool) -> Result<Vec<Summary>, Failure> {
-    let pattern = RegexBuilder::new(pattern).case_insensitive(true).build().map_err(|error| {
-        Failure::usage("--match is no regular expression").caused_by(&error).hint(r"write \( for a literal (")
-    })?;
-    let mut found = Vec::new();
-    crate::engine::durable(|| {
-        engine.vault.list(&mut |summary| {
-            let named = pattern.is_match(&summary.title)
-                || summary.folders.iter().any(|folder| pattern.is_match(&format!("{folder}/{}", summary.title)));
-            if named && summary.plugin.is_some() {
-                found.push(summary);
-            }
-            true
-        })
-    })?;
-    found.sort_by(|one, other| one.title.cmp(&other.title).then_with(|| one.uid.cmp(&other.uid)));
-    if !force && !found.is_empty() {
-        if !stdin().is_terminal() {
-            return Err(Failure::usage(format!(
-                "{} records match and there is no terminal to confirm them at",
-                found.len()
-            ))
-            .hint("look with --dry-run, then say --force"));
-        }
-        found.retain(|summary| {
-            context.report.note(&format!("Rotate \"{}\"? [y/N]", summary.title));
-            let mut answer = String::new();
-            stdin().lock().read_line(&mut answer).is_ok() && answer.trim().eq_ignore_ascii_case("y")
-        });
-    }
-    if found.is_empty() {
-        return Err(
-            Failure::usage("no record that can be rotated matches").hint("turnlock rotate lists those that can")
-        );
-    }
-    Ok(found)
-}
-
-fn endpoint_called(records: &[Summary], name: &str) -> Option<String> {
-    let [record] = records else { return None };
+fn endpoint_called(record: &Summary, name: &str) -> Option<String> {
     record.endpoints.iter().map(|(endpoint, ..)| endpoint).find(|endpoint| endpoint.eq_ignore_ascii_case(name)).cloned()
 }
 
@@ -204,30 +166,25 @@ fn supplied(argument: &str) -> Result<Secret, Failure> {
     }
 }
 
-fn dry_run(
-    context: &Context,
-    engine: &Engine,
-    records: &[Summary],
-    options: impl Fn() -> Options,
-) -> Result<u8, Failure> {
+fn dry_run(context: &Context, engine: &Engine, jobs: &[Job], options: impl Fn() -> Options) -> Result<u8, Failure> {
     let mut statuses = Vec::new();
-    for record in records {
-        match engine.plan_of(&record.uid, &options()) {
-            Ok((_, plan)) => {
+    for job in jobs {
+        match engine.plan_of(&job.uid, &options()) {
+            Ok((stored, plan)) => {
                 let policy = crate::secret_policy::describe(&plan.policy);
-                let value = serde_json::json!({"record": record.uid, "title": record.title, "plugin": plan.plugin,
+                let value = serde_json::json!({"record": job.uid, "title": job.title, "plugin": plan.plugin,
                     "account": plan.identity.to_string(), "policy": policy, "admin": plan.admin_uid,
-                    "remarks": plan.remarks, "state": record.state});
+                    "remarks": plan.remarks, "open": !stored.stage.is_empty(), "why": job.why.to_string()});
                 context.report.answer(&value, || {
-                    format!("would rotate {}  {}  new secret: {policy}", record.title, plan.identity)
+                    format!("would rotate {}  {}  new secret: {policy}  ({})", job.title, plan.identity, job.why)
                 });
                 for remark in &plan.remarks {
-                    context.report.warn(&format!("{}: {remark}", record.title));
+                    context.report.warn(&format!("{}: {remark}", job.title));
                 }
                 statuses.push(exit::DONE);
             }
             Err(failure) => {
-                let failure = failure.about(&record.title);
+                let failure = failure.about(&job.title);
                 context.report.failure(&failure);
                 statuses.push(failure.exit_status());
             }

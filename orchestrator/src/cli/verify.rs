@@ -1,137 +1,78 @@
 //! `turnlock verify`
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::json;
-use turnlock_protocol::{Kind, VerifyBy};
 
 use super::Context;
-use crate::engine::{Engine, durable};
-use crate::failure::{Failure, State, exit};
-use crate::lease;
-use crate::plan::Plan;
-use crate::resolve::Options;
-use crate::rotate::traits;
-use crate::settle::{self, Heard};
-use crate::vault::Summary;
+use super::fleet::{Choice, Pace};
+use crate::drift::{Proven, Remedy, prove};
+use crate::failure::Failure;
+use crate::fleet::{self, Outcome, Selection, Why, Work};
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Exit status 3 when a credential does not work any more.\n\nExamples:\n  turnlock verify \"Orders database\"\n  turnlock verify --all"
-)]
+#[command(after_help = "\
+Exit status 3 when a credential does not work any more.
+
+Examples:
+  turnlock verify \"Orders database\"
+  turnlock verify --all --jobs 8
+  turnlock verify --folder infra --reconcile")]
 pub(super) struct Verify {
     /// A record: UID, title, folder/title, or an endpoint's name
-    #[arg(required_unless_present = "all")]
     name: Option<String>,
     /// Every record that can be rotated
     #[arg(long, conflicts_with = "name")]
     all: bool,
+    #[command(flatten)]
+    choice: Choice,
+    #[command(flatten)]
+    pace: Pace,
     /// Where the current credential is refused, try the record's past ones, too
     #[arg(long)]
     try_history: bool,
+    /// Where no credential works, let the admin that turnlock:admin names set a new one
+    #[arg(long)]
+    reconcile: bool,
 }
 
 pub(super) async fn run(context: &Context, verify: Verify) -> Result<u8, Failure> {
-    let engine = context.engine(false).await?;
-    let records = match &verify.name {
-        Some(name) => vec![engine.record_named(name)?],
-        None => super::list::sorted(engine.vault.as_ref(), |summary| summary.plugin.is_some())?,
+    let selection = match verify.choice.selection()? {
+        None if verify.all => Some(Selection::default()),
+        selection => selection,
     };
-    let mut statuses = Vec::new();
-    for record in &records {
-        let (status, outcome, sentence) = match one(&engine, record, verify.try_history).await {
-            Ok(Proven::Works) => (exit::DONE, "accepted", "works".to_owned()),
-            Ok(Proven::Adopted) => {
-                (exit::DONE, "adopted", "an earlier candidate works and is the current one now".to_owned())
-            }
-            Ok(Proven::CannotBeAsked) => (exit::DONE, "not_asked", "this target cannot be asked".to_owned()),
-            Err(failure) => {
-                let status = failure.exit_status();
-                context.report.failure(&failure);
-                statuses.push(status);
-                continue;
-            }
-        };
-        context.report.answer(&json!({"record": record.uid, "title": record.title, "outcome": outcome}), || {
-            format!("{}: {sentence}", record.title)
-        });
-        statuses.push(status);
-    }
-    Ok(exit::of_many(&statuses))
-}
-
-enum Proven {
-    Works,
-    Adopted,
-    CannotBeAsked,
-}
-
-async fn one(engine: &Engine, record: &Summary, try_history: bool) -> Result<Proven, Failure> {
-    let (stored, mut plan) = engine.plan_of(&record.uid, &Options::default())?;
-    if plan.traits.verify == VerifyBy::None {
-        return Ok(Proven::CannotBeAsked);
-    }
-    let lease = lease::take(engine, vec![record.uid.clone()], Some(&plan), &record.title).await?;
-    let outcome = holding(engine, &lease, record, &mut plan, !stored.stage.is_empty(), try_history).await;
-    // A lease that cannot be given back runs out or is taken from the dead.
-    let _ = durable(|| engine.vault.release(&lease));
-    outcome
-}
-
-async fn holding(
-    engine: &Engine,
-    lease: &crate::vault::Lease,
-    record: &Summary,
-    plan: &mut Plan,
-    open: bool,
-    try_history: bool,
-) -> Result<Proven, Failure> {
-    if open {
-        return Err(Failure::new(format!("\"{}\" has an open rotation", record.title))
-            .state(State::Unknown)
-            .hint(format!("turnlock recover {}", record.uid)));
-    }
-    let mut rotator = engine.rotators.begin(&plan.plugin).await?;
-    plan.traits = traits(&mut rotator, plan).await?;
-    let mut found = None;
-    let mut heard = settle::ask(engine, plan, &plan.current, &mut rotator).await;
-    if heard == Heard::Refused {
-        (heard, found) = settle::ask_abandoned(engine, &record.uid, plan, &mut rotator).await?;
-    }
-    if heard == Heard::Refused && try_history {
-        for past in durable(|| engine.vault.history(&record.uid))? {
-            heard = settle::ask(engine, plan, &past.credential, &mut rotator).await;
-            if heard != Heard::Refused {
-                found = Some(past.credential);
-                break;
-            }
+    let engine = context.engine(false).await?;
+    let jobs = match (&verify.name, selection) {
+        (Some(name), _) => vec![fleet::job_of(&engine, engine.record_named(name)?, Why::Proof)?],
+        (None, Some(selection)) => super::fleet::chosen(context, &engine, &selection, false, None)?,
+        (None, None) => {
+            return Err(Failure::usage("nothing says which credentials").hint("name a record, or say --all"));
         }
+    };
+    let remedy = Remedy { try_history: verify.try_history, reconcile: verify.reconcile };
+    if remedy.reconcile && jobs.len() > 1 {
+        super::fleet::back_up(context, &engine)?;
     }
-    rotator.end().await;
-    match (heard, found) {
-        (Heard::Accepted, None) => Ok(Proven::Works),
-        (Heard::Accepted, Some(credential)) => {
-            settle::adopt_as_current(
-                engine,
-                lease,
-                &record.uid,
-                plan,
-                &credential,
-                "found to be the live one by verify",
-            )?;
-            Ok(Proven::Adopted)
+    let work: Work<Proven> = Arc::new(move |job| {
+        let (engine, uid) = (Arc::clone(&engine), job.uid.clone());
+        Box::pin(async move { prove(&engine, &uid, remedy).await })
+    });
+    let tally = super::fleet::work(context, verify.pace.rules(&context.config.fleet), jobs, work, |ended| {
+        if let Outcome::Done(proven) = &ended.outcome {
+            let (outcome, sentence) = match proven {
+                Proven::Works => ("accepted", "works"),
+                Proven::Adopted => ("adopted", "an earlier candidate works and is the current one now"),
+                Proven::Reconciled(_) => ("reconciled", "did not work any more; its admin has set a new one"),
+                Proven::CannotBeAsked => ("not_asked", "this target cannot be asked"),
+            };
+            let job = &ended.job;
+            context.report.answer(&json!({"record": job.uid, "title": job.title, "outcome": outcome}), || {
+                format!("{}: {sentence}", job.title)
+            });
         }
-        (heard, _) => {
-            let why = heard.accepted().err().unwrap_or_else(|| Failure::new("not accepted"));
-            let failure = why.about(&record.title);
-            if failure.kind != Some(Kind::Authentication) {
-                return Err(failure);
-            }
-            let uid = &record.uid;
-            Err(failure.hint(if try_history {
-                format!("turnlock resolve {uid} --use password, with the right one")
-            } else {
-                format!("turnlock verify {uid} --try-history, or turnlock resolve {uid} --use password")
-            }))
-        }
-    }
+        super::fleet::failure_of(context, ended);
+    })
+    .await;
+    Ok(tally.exit_status())
 }

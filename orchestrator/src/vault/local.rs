@@ -43,8 +43,8 @@ use crate::plan::Identity;
 use crate::record::{Record, Uid};
 use crate::stage::{Attempt, Past, PastKind, PendingFinish, PermitGiven, STAGE_FORMAT};
 use crate::vault::{
-    Acquired, AuditEvent, AuditRow, CleanUp, Commit, Holder, Lease, LeaseRequest, LeftBehind, OpenItem, Revision,
-    Stored, Summary, Vault, VaultError,
+    Acquired, AuditEvent, AuditRow, CleanUp, Commit, Failed, Holder, Lease, LeaseRequest, LeftBehind, Note, OpenItem,
+    Revision, Stored, Summary, Vault, VaultError,
 };
 
 pub use self::host::HostState;
@@ -379,7 +379,7 @@ impl Vault for LocalVault {
                 parked: aside.parked.map(|parked| parked.reason),
                 pending: view.finishes(row.id)?.into_iter().map(|(_, waiting)| waiting.finish).collect(),
                 learned: aside.learned,
-                rotated_at: aside.rotated_at,
+                rotated_at: aside.fate.rotated_at,
                 unverified: aside.unverified,
             })
         })
@@ -402,7 +402,7 @@ impl Vault for LocalVault {
             let row = match (txn.view.find_row(&uid)?, expected) {
                 (None, None) => {
                     txn.note(event("added", Some(&uid), None, None))?;
-                    return Ok(txn.view.insert_record(&written, None)?.revision);
+                    return Ok(txn.view.insert_record(&written, txn.now)?.revision);
                 }
                 (None, Some(_)) => return Err(VaultError::NoRecord(uid.to_string()).into()),
                 (Some(row), Some(expected)) if row.revision == expected => row,
@@ -424,7 +424,7 @@ impl Vault for LocalVault {
             for written in &written {
                 match txn.view.find_row(&written.uid)? {
                     None => {
-                        txn.view.insert_record(written, None)?;
+                        txn.view.insert_record(written, txn.now)?;
                     }
                     Some(row) if txn.view.has_open(row.id)? => {
                         return Err(VaultError::OpenRotation(written.uid.clone()).into());
@@ -598,7 +598,12 @@ impl Vault for LocalVault {
                     }
                     let now = txn.replace(row, written, Keep::Everything, &[&attempt.plan.current], "rotated")?;
                     let mut aside = txn.view.aside(row.id)?;
-                    aside.rotated_at = Some(txn.now);
+                    aside.fate.rotated_at = Some(txn.now);
+                    if !unverified {
+                        aside.fate.asked_at = Some(txn.now);
+                    }
+                    aside.fate.drifted = None;
+                    aside.fate.failed = None;
                     aside.unverified = unverified;
                     aside.parked = None;
                     txn.view.put_aside(row.id, &aside)?;
@@ -750,6 +755,8 @@ impl Vault for LocalVault {
                 let row = txn.replace(row, &written, Keep::Everything, &known.iter().collect::<Vec<_>>(), &why)?;
                 let mut aside = txn.view.aside(row.id)?;
                 aside.parked = None;
+                aside.fate.drifted = None;
+                aside.fate.failed = None;
                 txn.view.put_aside(row.id, &aside)?;
                 txn.note(event("adopted", Some(&uid), adopted.as_deref(), Some(why)))?;
                 Ok(row.revision)
@@ -824,6 +831,43 @@ impl Vault for LocalVault {
     fn forgive(&self, identity: &Identity) -> Result<(), VaultError> {
         let identity = identity.clone();
         self.write(After::Nothing, move |txn| txn.view.forget_budget(&identity))
+    }
+
+    fn note(&self, uid: &Uid, note: &Note) -> Result<(), VaultError> {
+        self.refuse_in_doubt()?;
+        let (uid, note) = (uid.clone(), note.clone());
+        self.write(After::Nothing, move |txn| {
+            let record = txn.view.row(&uid)?.id;
+            let mut aside = txn.view.aside(record)?;
+            let fate = &mut aside.fate;
+            let (what, why) = match note {
+                Note::Failed(why) => {
+                    let times = fate.failed.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
+                    fate.failed = Some(Failed { at: txn.now, times, why: why.clone() });
+                    ("failed", Some(why))
+                }
+                Note::Proven => {
+                    (fate.asked_at, fate.drifted) = (Some(txn.now), None);
+                    ("proven", None)
+                }
+                Note::Drifted(why) => {
+                    (fate.asked_at, fate.drifted) = (Some(txn.now), Some(why.clone()));
+                    ("drifted", Some(why))
+                }
+            };
+            txn.view.put_aside(record, &aside)?;
+            txn.note(event(what, Some(&uid), None, why))
+        })
+    }
+
+    fn generation(&self) -> Result<u64, VaultError> {
+        self.read_view(|view| {
+            Ok(view.connection.prepare_cached("SELECT generation FROM meta")?.query_row((), |row| row.get(0))?)
+        })
+    }
+
+    fn backup(&self, to: &Path) -> Result<(), VaultError> {
+        Self::backup(self, to)
     }
 
     fn open_items(&self) -> Result<Vec<OpenItem>, VaultError> {

@@ -14,7 +14,7 @@ use super::writer::{Txn, View};
 use crate::plan::Identity;
 use crate::record::{Body, FieldValue, Record, Uid};
 use crate::stage::{Attempt, Past, PastKind, PendingFinish, STAGE_FORMAT};
-use crate::vault::{OpenItem, RecordState, Revision, Summary, VaultError};
+use crate::vault::{Fate, OpenItem, RecordState, Revision, Summary, Upkeep, VaultError};
 
 /// How many past credentials a record keeps whatever their age…
 const KEPT: u64 = 20;
@@ -32,6 +32,9 @@ pub(super) struct Card {
     plugin: Option<String>,
     endpoints: Vec<(String, String, Option<String>)>,
     pub(super) identities: Vec<Identity>,
+    /// None in a card that was written before there was any.
+    #[serde(default)]
+    upkeep: Option<Upkeep>,
 }
 
 /// What the vault itself remembers beside a record.
@@ -39,8 +42,8 @@ pub(super) struct Card {
 pub(super) struct Aside {
     #[serde(default)]
     pub(super) learned: PasswordLimits,
-    #[serde(default)]
-    pub(super) rotated_at: Option<Timestamp>,
+    #[serde(flatten)]
+    pub(super) fate: Fate,
     #[serde(default)]
     pub(super) unverified: bool,
     #[serde(default)]
@@ -113,8 +116,10 @@ impl Card {
         }
     }
 
-    fn summary(self, revision: Revision, state: RecordState) -> Summary {
+    fn summary(self, revision: Revision, state: RecordState, upkeep: Upkeep, fate: Fate) -> Summary {
+        let of_the_default = |account: &Identity| self.plugin.as_ref() == Some(&account.plugin);
         Summary {
+            account: self.identities.into_iter().find(of_the_default),
             uid: self.uid,
             title: self.title,
             folders: self.folders,
@@ -123,6 +128,8 @@ impl Card {
             endpoints: self.endpoints,
             revision,
             state,
+            upkeep,
+            fate,
         }
     }
 }
@@ -155,6 +162,7 @@ impl Written {
             plugin: default,
             endpoints,
             identities: identities.to_vec(),
+            upkeep: Some(upkeep(record)),
         };
         Ok(Self { uid: record.uid.clone(), card, body: to_json(record)? })
     }
@@ -194,6 +202,27 @@ fn endpoints(record: &Record) -> Vec<(String, String, Option<String>)> {
             Some((name.to_owned(), plugin, text_of(record, &format!("cmdr:plugin:{name}:description"))))
         })
         .collect()
+}
+
+/// What a record says of how it is to be kept.
+fn upkeep(record: &Record) -> Upkeep {
+    let options = record.options();
+    let said = |name: &str| {
+        let named = || options.iter().filter(|option| option.name == name && !option.values.is_empty());
+        let prefix = named().map(|option| option.prefix).max();
+        #[expect(clippy::disallowed_methods, reason = "when and by whom an account is kept is shown in lists")]
+        let texts = named()
+            .filter(|option| Some(option.prefix) == prefix)
+            .flat_map(|option| &option.values)
+            .map(|value| value.expose().trim().to_owned());
+        texts.filter(|text| !text.is_empty()).collect::<Vec<_>>()
+    };
+    let tags = said("tag");
+    Upkeep {
+        schedule: said("schedule").into_iter().next(),
+        admin: said("admin").into_iter().next(),
+        tags: tags.iter().flat_map(|tags| tags.split(',')).map(|tag| tag.trim().to_owned()).collect(),
+    }
 }
 
 /// Which fields of a record are kept when they are written over.
@@ -348,9 +377,9 @@ impl View<'_> {
         visit: &mut dyn FnMut(Summary) -> bool,
     ) -> Result<(), Broken> {
         let (sql, parameters) = match named {
-            None => ("SELECT id, revision, state, card FROM records", vec![]),
+            None => ("SELECT id, revision, state, card, aside FROM records", vec![]),
             Some((uid, name)) => (
-                "SELECT id, revision, state, card FROM records
+                "SELECT id, revision, state, card, aside FROM records
                  WHERE uid = ?1 OR id IN (SELECT record FROM names WHERE name = ?2)",
                 vec![uid, name],
             ),
@@ -358,9 +387,16 @@ impl View<'_> {
         let mut select = self.connection.prepare_cached(sql)?;
         let mut rows = select.query(rusqlite::params_from_iter(parameters))?;
         while let Some(row) = rows.next()? {
-            let (id, revision): (u64, Revision) = (row.get(0)?, row.get(1)?);
-            let card: Card = self.keys.unseal(card_cell(id, revision), &row.get::<_, Vec<u8>>(3)?)?;
-            if !visit(card.summary(revision, state_of(row.get(2)?))) {
+            let (id, revision, state) = (row.get(0)?, row.get(1)?, state_of(row.get(2)?));
+            let mut card: Card = self.keys.unseal(card_cell(id, revision), &row.get::<_, Vec<u8>>(3)?)?;
+            let aside: Option<Vec<u8>> = row.get(4)?;
+            let aside =
+                aside.map_or_else(|| Ok(Aside::default()), |sealed| self.keys.unseal(aside_cell(id), &sealed))?;
+            let upkeep = match card.upkeep.take() {
+                Some(upkeep) => upkeep,
+                None => upkeep(&self.record(Row { id, revision, state })?),
+            };
+            if !visit(card.summary(revision, state, upkeep, aside.fate)) {
                 break;
             }
         }
@@ -387,15 +423,16 @@ impl View<'_> {
         rows.map(|row| Ok(self.card(row?)?.uid)).collect()
     }
 
-    pub(super) fn insert_record(&self, written: &Written, aside: Option<&Aside>) -> Result<Row, Broken> {
+    pub(super) fn insert_record(&self, written: &Written, now: Timestamp) -> Result<Row, Broken> {
         let id: u64 = self
             .connection
             .prepare_cached("INSERT INTO records (uid, revision, card, body) VALUES (?, 1, x'', x'') RETURNING id")?
             .query_row([uid_lookup(&self.keys, &written.uid)], |row| row.get(0))?;
         let row = Row { id, revision: 1, state: RecordState::Settled };
         self.write_record(row, written)?;
-        if let Some(aside) = aside {
-            self.put_aside(id, aside)?;
+        if written.card.upkeep.as_ref().is_some_and(|upkeep| upkeep.schedule.is_some()) {
+            let fate = Fate { scheduled_at: Some(now), ..Fate::default() };
+            self.put_aside(id, &Aside { fate, ..Aside::default() })?;
         }
         Ok(row)
     }
@@ -488,6 +525,11 @@ impl Txn<'_> {
                 reason: why.to_owned(),
             };
             self.remember(row.id, past)?;
+        }
+        if upkeep(&old).schedule != upkeep(&new).schedule {
+            let mut aside = self.view.aside(row.id)?;
+            aside.fate.scheduled_at = Some(self.now);
+            self.view.put_aside(row.id, &aside)?;
         }
         let row = Row { revision: row.revision + 1, ..row };
         self.view.write_record(row, written)?;
