@@ -367,14 +367,14 @@ struct ResultOf<R> {
     result: R,
 }
 
-fn kill_group(child: &Child) {
+pub(crate) fn kill_group(child: &Child) {
     if let Some(group) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
         let _ = kill_process_group(group, Signal::KILL);
     }
 }
 
 /// Drains standard error to its end and keeps the last lines, cut short.
-async fn last_lines(errors: tokio::process::ChildStderr) -> VecDeque<String> {
+pub(crate) async fn last_lines(errors: tokio::process::ChildStderr) -> VecDeque<String> {
     let mut reader = BufReader::new(errors);
     let mut lines = VecDeque::new();
     let mut line = Vec::new();

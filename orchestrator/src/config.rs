@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::failure::Failure;
 use crate::fleet::Kindness;
+use crate::hooks::Hooks;
 
 /// What the command line says about where things are.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +58,8 @@ pub struct Config {
     pub fleet: FleetSection,
     /// What the daemon does besides rotating what is due.
     pub daemon: DaemonSection,
+    /// Who is told of a new credential.
+    pub hooks: Hooks,
     /// The variables a rotator starts with.
     pub rotator_environment: Vec<(String, OsString)>,
 }
@@ -69,6 +72,7 @@ struct File {
     rotators: RotatorSection,
     fleet: FleetSection,
     daemon: DaemonSection,
+    hooks: Hooks,
 }
 
 /// How a fleet behaves, where the command line does not say.
@@ -111,6 +115,9 @@ struct RotatorSection {
     pin: BTreeMap<String, String>,
 }
 
+/// Where records may name commands, besides the user's own configuration.
+const HOOKS: &str = "/etc/turnlock/hooks";
+
 /// The variables that pass through to a rotator: none of them bears a secret.
 const PASSED_ON: &[&str] = &[
     "HOME",
@@ -148,6 +155,12 @@ impl Config {
             (None, Some(path)) if path.exists() => File::read(&path)?,
             _ => File::default(),
         };
+        file.hooks.validate()?;
+        let mut hooks = file.hooks;
+        if hooks.directories.is_empty() {
+            hooks.directories = config_directory.iter().map(|directory| directory.join("hooks")).collect();
+            hooks.directories.push(PathBuf::from(HOOKS));
+        }
         let nowhere = || {
             Failure::usage("there is no home directory to keep a vault in").hint("name the vault's file with --vault")
         };
@@ -181,6 +194,7 @@ impl Config {
             pinned_plugins: file.rotators.pin.into_iter().collect(),
             fleet: file.fleet,
             daemon: file.daemon,
+            hooks,
             rotator_environment: PASSED_ON
                 .iter()
                 .filter_map(|name| variable(name).map(|value| ((*name).to_owned(), value)))

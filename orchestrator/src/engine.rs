@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::Catalogue;
 use crate::failure::Failure;
+use crate::hooks::Hooks;
 use crate::plan::Plan;
 use crate::record::{Record, Uid};
 use crate::resolve::{self, Options};
@@ -25,6 +26,8 @@ pub struct Engine {
     pub rotators: Rotators,
     /// What they say of themselves.
     pub catalogue: Catalogue,
+    /// Who is told of a new credential.
+    pub hooks: Hooks,
     /// Who we are to other runs.
     pub owner: Owner,
     /// Cancelled by Ctrl-C: what has no permit yet is given up.
@@ -94,7 +97,9 @@ impl Engine {
 
     /// What a rotation of this record would do now.
     pub fn resolve(&self, stored: &Stored, admin: Option<&Record>, options: &Options) -> Result<Plan, Failure> {
-        resolve::resolve(&stored.record, options, &self.catalogue, admin, &stored.learned).map_err(Failure::from)
+        let mut plan = resolve::resolve(&stored.record, options, &self.catalogue, admin, &stored.learned)?;
+        plan.remarks.extend(self.hooks.problems(&stored.record));
+        Ok(plan)
     }
 
     /// The record and its plan, read without a lease.

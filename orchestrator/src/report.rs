@@ -10,11 +10,12 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::config;
 use crate::failure::Failure;
 use crate::fleet::{Job, Tally};
+use crate::log::{Level, Log};
 use crate::rotate::Rotated;
 
 /// How to answer.
@@ -32,15 +33,18 @@ pub(crate) struct Report {
     format: Format,
     color: bool,
     quiet: bool,
+    log: Log,
     progress: Arc<Mutex<Option<ProgressBar>>>,
     lost: Arc<AtomicBool>,
 }
 
 impl Report {
-    /// Speaks in this format; colour only on a terminal.
-    pub(crate) fn new(format: Format, quiet: bool) -> Self {
-        let color = format == Format::Human && io::stderr().is_terminal() && !config::no_color();
-        Self { format, color, quiet, progress: Arc::default(), lost: Arc::default() }
+    /// Answers in this format, and logs; colour only on a terminal.
+    pub(crate) fn new(format: Format, log: Log) -> Self {
+        let for_people = format == Format::Human && log.is_for_people();
+        let color = for_people && io::stderr().is_terminal() && !config::no_color();
+        let quiet = !log.wants(Level::Info) || !log.is_for_people();
+        Self { format, color, quiet, log, progress: Arc::default(), lost: Arc::default() }
     }
 
     /// Whether a program reads the answer.
@@ -121,20 +125,28 @@ impl Report {
 
     /// Says something on standard error that is no result.
     pub(crate) fn note(&self, text: &str) {
-        if !self.quiet {
-            self.err(&harmless(text));
-        }
+        self.tell(Level::Info, &harmless(text), &Map::new());
     }
 
     /// Says something that must not be overlooked.
     pub(crate) fn warn(&self, text: &str) {
-        self.err(&format!("{} {}", self.paint("33", "warning:"), harmless(text)));
+        if !self.log.is_for_people() {
+            self.tell(Level::Warn, &harmless(text), &Map::new());
+        } else if self.log.wants(Level::Warn) {
+            self.err(&format!("{} {}", self.paint("33", "warning:"), harmless(text)));
+        }
     }
 
     /// Tells why something was not done, what is true now, and what to do.
     pub(crate) fn failure(&self, failure: &Failure) {
         // What a program cannot be told, a person is.
         if self.format == Format::Json && self.deliver(&failure_json(failure).to_string()).is_ok() {
+            return;
+        }
+        if !self.log.is_for_people() {
+            let fields = failure_json(failure).as_object().cloned().unwrap_or_default();
+            let fields = fields.into_iter().filter(|(name, _)| name != "error").collect();
+            self.tell(Level::Error, &harmless(&failure.message), &fields);
             return;
         }
         self.err(&format!("{} {}", self.paint("31", "error:"), harmless(&failure.message)));
@@ -154,8 +166,15 @@ impl Report {
         if self.format == Format::Json {
             let value = json!({"record": rotated.uid, "title": rotated.title, "account": rotated.account,
                 "outcome": "rotated", "verified": rotated.verified, "warnings": rotated.warnings,
-                "finish_open": rotated.finish_open});
+                "finish_open": rotated.finish_open, "hooks_open": rotated.hooks_open});
             self.raw(&value.to_string());
+            return;
+        }
+        if !self.log.is_for_people() {
+            let fields = json!({"record": rotated.uid, "title": rotated.title, "account": rotated.account,
+                "verified": rotated.verified, "warnings": rotated.warnings, "finish_open": rotated.finish_open,
+                "hooks_open": rotated.hooks_open});
+            self.tell(Level::Info, "rotated", &fields.as_object().cloned().unwrap_or_default());
             return;
         }
         let proof = if rotated.verified { "proven by a new log-in" } else { "not proven: this target cannot be asked" };
@@ -231,6 +250,11 @@ impl Report {
 
     /// What is being done now.
     pub(crate) fn step(&self, title: &str, step: &str) {
+        if self.log.wants(Level::Debug) {
+            let fields = json!({"title": title, "step": step});
+            let line = harmless(&format!("{title}: {step}"));
+            self.tell(Level::Debug, &line, &fields.as_object().cloned().unwrap_or_default());
+        }
         if let Ok(progress) = self.progress.lock()
             && let Some(bar) = progress.as_ref()
         {
@@ -253,6 +277,15 @@ impl Report {
             && let Some(bar) = progress.take()
         {
             bar.finish_and_clear();
+        }
+    }
+
+    /// One line of the log, with what programs look for.
+    fn tell(&self, level: Level, message: &str, fields: &Map<String, Value>) {
+        if self.log.wants(level)
+            && let Some(line) = self.log.line(level, message, fields)
+        {
+            self.err(&line);
         }
     }
 

@@ -285,8 +285,22 @@ impl Problem {
 }
 
 /// Options of the engine itself; no rotator sees them unless its schema asks.
-const ENGINE: [&str; 11] =
-    ["plugin", "rules", "length", "passphrase", "admin", "schedule", "tag", "hook", "timeout", "grace", "description"];
+const ENGINE: [&str; 14] = [
+    "plugin",
+    "rules",
+    "length",
+    "passphrase",
+    "admin",
+    "schedule",
+    "tag",
+    "hook",
+    "hook_secret",
+    "hook_key",
+    "hook_timeout",
+    "timeout",
+    "grace",
+    "description",
+];
 
 /// Options every Keeper record may carry, used by the plugin or not.
 const COMMON: [&str; 5] = ["host", "port", "login", "password", "url"];
@@ -352,6 +366,12 @@ pub fn admin_of(record: &Record) -> Option<String> {
     let said = Said::of(record);
     let (value, _) = said.0.get("admin")?.first()?;
     Some(clear(value).trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// What a record says under one of the engine's own options, in its order.
+pub(crate) fn said(record: &Record, name: &str) -> Vec<Secret> {
+    let said = Said::of(record).0.remove(name);
+    said.into_iter().flatten().map(|(value, _)| value).collect()
 }
 
 /// How many words a passphrase shall have, where one is wanted instead of a

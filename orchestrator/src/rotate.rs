@@ -1,6 +1,6 @@
 //! One rotation, from record to commit:
 //!
-//! lease → resolve → prepare → STAGE → apply ⟨permit⟩ → verify → COMMIT → finish → release
+//! lease → resolve → prepare → STAGE → apply ⟨permit⟩ → verify → COMMIT → hooks → finish → release
 
 use jiff::{SignedDuration, Timestamp};
 use turnlock_protocol::operation::{
@@ -13,6 +13,7 @@ use crate::child::{Conversation, Threshold};
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, State};
 use crate::generate::{self, SystemRandom};
+use crate::hooks;
 use crate::lease;
 use crate::plan::Plan;
 use crate::record::Uid;
@@ -49,6 +50,8 @@ pub struct Rotated {
     pub warnings: Vec<String>,
     /// Whether something of the old credential is still to be removed.
     pub finish_open: bool,
+    /// Whether somebody is still to be told of the new one.
+    pub hooks_open: bool,
 }
 
 /// Rotates one record.
@@ -133,13 +136,14 @@ async fn holding(
         }
         match settle::settle(engine, lease, uid, &attempt.id, known, &mut rotator).await? {
             Settled::Committed { verified, mut warnings } => {
+                let hooks_open = hooks::tell(engine, lease, &attempt.tell, &mut warnings).await;
                 let now = Timestamp::now();
                 let left = finish_if_due(engine, lease, uid, &mut rotator, &mut warnings, now).await;
                 rotator.end().await;
                 warnings.splice(0..0, attempt.plan.remarks.iter().cloned());
                 let account = attempt.plan.identity.to_string();
                 let finish_open = left != Left::Nothing;
-                return Ok(Rotated { uid: uid.clone(), title, account, verified, warnings, finish_open });
+                return Ok(Rotated { uid: uid.clone(), title, account, verified, warnings, finish_open, hooks_open });
             }
             Settled::NotChanged(fault) if !last && learned(engine, lease, uid, &attempt, &fault)? => {}
             Settled::NotChanged(fault)
@@ -261,6 +265,7 @@ async fn prepare(
         plan,
         existing: prepared.existing,
         duplicates: duplicates.to_vec(),
+        tell: hooks::of_all(engine, &stored.record, duplicates)?,
         permit: None,
         parked: None,
     })
@@ -379,16 +384,20 @@ pub(crate) async fn finish_if_due(
     warnings: &mut Vec<String>,
     by: Timestamp,
 ) -> Left {
-    let pending = match durable(|| engine.vault.read(uid)) {
-        Ok(stored) => stored.pending,
+    let (pending, untold) = match durable(|| engine.vault.read(uid)) {
+        Ok(stored) => (stored.pending, stored.untold.is_some()),
         Err(error) => {
             warnings.push(error.to_string());
             return Left::Undone;
         }
     };
     let mut left = Left::Nothing;
+    if untold && !pending.is_empty() {
+        warnings.push(format!("not cleaned up yet: its hooks have not all run (turnlock hooks retry {uid})"));
+    }
     for finish in pending {
-        let in_grace = finish.due > by;
+        // Whoever has not heard of the new credential may still use the old one.
+        let in_grace = untold || finish.due > by;
         if in_grace {
             left = left.max(Left::Later);
             if !finish.plan.traits.publishes {

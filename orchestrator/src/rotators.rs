@@ -193,7 +193,7 @@ fn cache_file(cache: &Path, rotator: &Rotator) -> Option<PathBuf> {
 
 /// The first part of a path that somebody other than its owner, root or this
 /// user could replace. A sticky directory such as `/tmp` protects its entries.
-fn writable_by_others(program: &Path) -> io::Result<Option<PathBuf>> {
+pub(crate) fn writable_by_others(program: &Path) -> io::Result<Option<PathBuf>> {
     let user = rustix::process::getuid().as_raw();
     for part in program.ancestors() {
         let found = fs::metadata(part)?;

@@ -16,6 +16,7 @@ use crate::budget::{self, LogIn};
 use crate::child::{Conversation, ReadOnly, Threshold};
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, State};
+use crate::hooks;
 use crate::lease;
 use crate::plan::Plan;
 use crate::process::Life;
@@ -359,6 +360,10 @@ pub async fn everything_open(
     }
     // Settling may have committed, and left something to clean up.
     let stored = if settled.is_empty() { stored } else { durable(|| engine.vault.read(uid))? };
+    if stored.untold.is_some() && !stored.pending.is_empty() {
+        // They come before the old credential's end; a failure says so there.
+        hooks::tell(engine, lease, std::slice::from_ref(uid), &mut Vec::new()).await;
+    }
     let undone = stored.pending.iter().find(|finish| finish.due <= by || finish.last_failure.is_some());
     if let Some(finish) = undone {
         let mut rotator = engine.rotators.begin(&finish.plan.plugin).await?;
@@ -390,10 +395,14 @@ pub async fn recover(engine: &Engine, uid: &Uid, by: Timestamp) -> Result<Vec<Se
     let stored = durable(|| engine.vault.read(uid))?;
     let plan = stored.stage.first().map(|attempt| &attempt.plan).or(stored.pending.first().map(|finish| &finish.plan));
     let duplicates = stored.stage.first().map(|attempt| attempt.duplicates.clone()).unwrap_or_default();
-    let records = std::iter::once(uid.clone()).chain(duplicates).collect();
+    let records: Vec<Uid> = std::iter::once(uid.clone()).chain(duplicates).collect();
     let open = !stored.stage.is_empty();
-    let lease = lease::take_beside(engine, records, plan, &stored.record.title, open).await?;
-    let settled = everything_open(engine, &lease, uid, by).await;
+    let lease = lease::take_beside(engine, records.clone(), plan, &stored.record.title, open).await?;
+    let mut settled = everything_open(engine, &lease, uid, by).await;
+    let mut failures = Vec::new();
+    if settled.is_ok() && hooks::tell(engine, &lease, &records, &mut failures).await {
+        settled = Err(hooks::not_all(&stored.record.title, uid, failures));
+    }
     // A lease that cannot be given back runs out or is taken from the dead.
     let _ = durable(|| engine.vault.release(&lease));
     settled
@@ -708,8 +717,9 @@ pub(crate) fn adopt_as_current(
     credential: &Credential,
     why: &str,
 ) -> Result<(), Failure> {
+    let tell = hooks::owed(engine, uid, plan)?;
     let merge = |record: &mut Record| plan.write(record, credential);
-    durable(|| engine.vault.adopt(lease, uid, credential, why, &merge))?;
+    durable(|| engine.vault.adopt(lease, uid, credential, why, tell, &merge))?;
     Ok(())
 }
 

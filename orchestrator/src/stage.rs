@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use turnlock_protocol::Credential;
 
-use crate::plan::Plan;
+use crate::plan::{Identity, Plan};
 
 /// The format of a stage; a newer one is refused, never guessed.
 pub const STAGE_FORMAT: u32 = 1;
@@ -31,6 +31,9 @@ pub struct Attempt {
     /// Records of the same account that are committed together with this one.
     #[serde(default)]
     pub duplicates: Vec<crate::record::Uid>,
+    /// Those of all these records whose hooks are to run once this is committed.
+    #[serde(default)]
+    pub tell: Vec<crate::record::Uid>,
     /// When the permit was given, and to whom. Durable before the rotator hears of it.
     #[serde(default)]
     pub permit: Option<PermitGiven>,
@@ -107,4 +110,35 @@ pub struct PendingFinish {
     /// What the last try said, if there was one.
     #[serde(default)]
     pub last_failure: Option<String>,
+}
+
+/// A record whose hooks have not all run since its credential was replaced:
+/// somebody may still use the old one. Which hooks those are is read from
+/// record and configuration when they run, so that a wrong one can be mended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untold {
+    /// The attempt that was committed; none where a person chose a credential.
+    pub attempt: Option<String>,
+    /// The account whose credential it is.
+    pub identity: Identity,
+    /// When it was committed.
+    pub since: Timestamp,
+    /// The hooks that have succeeded.
+    #[serde(default)]
+    pub done: Vec<String>,
+    /// How often the others have failed.
+    #[serde(default)]
+    pub tries: u32,
+    /// When to try again.
+    pub next_try: Timestamp,
+    /// What the last failure said.
+    #[serde(default)]
+    pub last_failure: Option<String>,
+}
+
+impl Untold {
+    /// As the commit leaves it.
+    pub fn at(since: Timestamp, attempt: Option<String>, identity: Identity) -> Self {
+        Self { attempt, identity, since, done: Vec::new(), tries: 0, next_try: since, last_failure: None }
+    }
 }

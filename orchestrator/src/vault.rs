@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use turnlock_protocol::Credential;
 
 use crate::plan::Identity;
 use crate::record::{Record, Uid};
-use crate::stage::{Attempt, Past, PendingFinish, PermitGiven, Process};
+use crate::stage::{Attempt, Past, PendingFinish, PermitGiven, Process, Untold};
 
 /// A number that grows with every change of a record.
 pub type Revision = u64;
@@ -84,8 +85,9 @@ pub trait Vault: Send + Sync {
     /// Puts a minted credential into its attempt.
     fn minted(&self, lease: &Lease, uid: &Uid, attempt: &str, candidate: &Credential) -> Result<(), VaultError>;
 
-    /// Candidate → current, current → history, stage closed, budget reset: one
-    /// transaction over all `uids`. `merge` gets each record as it is now and
+    /// Candidate → current, current → history, stage closed, budget reset, and
+    /// that hooks are owed where the attempt says so: one transaction over all
+    /// `uids`. `merge` gets each record as it is now and
     /// writes the new credential into it, or says why that is a conflict;
     /// then nothing is changed.
     fn commit(
@@ -119,13 +121,14 @@ pub trait Vault: Send + Sync {
 
     /// Makes a credential that was proven (an abandoned or historical one, or
     /// one a person supplied) current: current → history, the record's parked
-    /// mark taken off, open attempts abandoned.
+    /// mark taken off, open attempts abandoned. With `tell`, its hooks are owed.
     fn adopt(
         &self,
         lease: &Lease,
         uid: &Uid,
         credential: &Credential,
         why: &str,
+        tell: Option<&Identity>,
         merge: &dyn Fn(&mut Record) -> Result<(), String>,
     ) -> Result<Revision, VaultError>;
 
@@ -134,6 +137,10 @@ pub trait Vault: Send + Sync {
 
     /// Notes how far a finish came.
     fn finished(&self, lease: &Lease, uid: &Uid, attempt: &str, outcome: CleanUp<'_>) -> Result<(), VaultError>;
+
+    /// Notes that hooks have run: what is still owed, nothing when all have
+    /// succeeded; `said` names them, and why the others failed.
+    fn told(&self, lease: &Lease, uid: &Uid, owed: Option<&Untold>, said: &str) -> Result<(), VaultError>;
 
     /// Remembers limits that a target told when it refused a candidate.
     fn learn(&self, lease: &Lease, uid: &Uid, limits: &turnlock_protocol::PasswordLimits) -> Result<(), VaultError>;
@@ -288,6 +295,8 @@ pub enum RecordState {
     Parked,
     /// The rotation is done, the old credential not yet cleaned up.
     Finishing,
+    /// The rotation is done, its hooks have not all run.
+    Hooks,
 }
 
 /// One record with everything that stands beside it.
@@ -303,6 +312,8 @@ pub struct Stored {
     pub parked: Option<String>,
     /// Finishes not done yet.
     pub pending: Vec<PendingFinish>,
+    /// Hooks that have not all run.
+    pub untold: Option<Untold>,
     /// Limits its target has told.
     pub learned: turnlock_protocol::PasswordLimits,
     /// When its credential was last committed by a rotation.
@@ -402,7 +413,7 @@ pub struct OpenItem {
     pub attempt: Option<String>,
     /// Why, for people.
     pub reason: Option<String>,
-    /// When it falls due (finishes).
+    /// When it falls due (finishes), or is tried again (hooks).
     pub due: Option<Timestamp>,
 }
 
@@ -433,6 +444,15 @@ pub struct AuditRow {
     pub event: AuditEvent,
     /// The chain up to and including this row, in hexadecimal.
     pub chain: String,
+}
+
+impl AuditRow {
+    /// Whether it is what comes behind a row with that chain.
+    pub fn follows(&self, before: &str) -> bool {
+        let row = Self { chain: before.to_owned(), ..self.clone() };
+        let digest = Sha256::digest(serde_json::to_vec(&row).unwrap_or_default());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>() == self.chain
+    }
 }
 
 /// Why a vault did not do what was asked. Nothing was changed.

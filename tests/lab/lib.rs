@@ -42,6 +42,7 @@ mod smb;
 mod template;
 mod turnlock;
 mod unix_host;
+mod webhook;
 
 pub use ca::Authority;
 pub use dns::NameServer;
@@ -58,6 +59,7 @@ pub use samba::{DomainController, DomainOptions, MINUTE};
 pub use smb::{SmbOptions, SmbServer};
 pub use turnlock::{Turnlock, bin};
 pub use unix_host::{Passwd, RemoteLogin, UnixHost, UnixHostOptions, Watch};
+pub use webhook::{Receiver, WEBHOOK_KEY};
 
 /// A login and its password, as the lab's administrators have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

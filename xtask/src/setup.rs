@@ -31,6 +31,10 @@ pub(crate) enum Need {
     Openssl,
     /// sshd, dropbear, PAM's modules and sudo, for hosts with accounts.
     UnixHosts,
+    /// jq, by which the hooks of docs/hooks.md read what they are told.
+    Jq,
+    /// systemd's journal, which logs are sent to.
+    Journal,
     /// slapd and the clients that come with it.
     Openldap,
     /// Samba as a domain controller, and what provisions one.
@@ -52,6 +56,8 @@ pub(crate) const ALL: &[Need] = &[
     Need::PythonClients,
     Need::Openssl,
     Need::UnixHosts,
+    Need::Jq,
+    Need::Journal,
     Need::Openldap,
     Need::Samba,
     Need::Nextest,
@@ -119,6 +125,8 @@ impl Need {
             Self::PythonClients => "clients in Python",
             Self::Openssl => "openssl",
             Self::UnixHosts => "sshd, dropbear, sudo and PAM's modules",
+            Self::Jq => "jq",
+            Self::Journal => "systemd's journal",
             Self::Openldap => "OpenLDAP, server and clients",
             Self::Samba => "Samba's domain controller and a name server",
             Self::Nextest => "cargo-nextest",
@@ -141,6 +149,8 @@ impl Need {
                     && pam_module().is_file()
                     && Path::new("/usr/bin/python3").is_file()
             }
+            Self::Jq => there("jq"),
+            Self::Journal => there("journalctl") && Path::new("/lib/systemd/systemd-journald").is_file(),
             Self::Openldap => {
                 ["slapd", "slapadd", "ldapmodify", "ldapsearch", "ldapwhoami"].into_iter().all(there)
                     && process::User::for_server("openldap").is_ok()
@@ -188,6 +198,8 @@ impl Need {
                 "libcrypt-dev",
                 "python3",
             ],
+            Self::Jq => &["jq"],
+            Self::Journal => &["systemd"],
             Self::Openldap => &["slapd", "ldap-utils"],
             Self::Samba => &[
                 "samba",

@@ -114,5 +114,6 @@ pub(super) fn state(state: RecordState) -> &'static str {
         RecordState::Open => "open",
         RecordState::Parked => "parked",
         RecordState::Finishing => "clean-up",
+        RecordState::Hooks => "hooks",
     }
 }

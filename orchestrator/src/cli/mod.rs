@@ -7,6 +7,7 @@ mod due;
 mod edit;
 mod explain;
 mod fleet;
+mod hooks;
 mod import;
 mod list;
 mod open;
@@ -28,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Overrides};
 use crate::failure::{Failure, exit};
-use crate::report::{self, Format, Report};
+use crate::log::{Level, Log, LogFormat};
+use crate::report::{Format, Report};
 
 /// Rotates any credential and loses none.
 #[derive(Debug, Parser)]
@@ -50,7 +52,7 @@ Examples:
 
 Exit status: 0 done, 2 usage or nothing matched, 3 failed and nothing changed,
 4 live on the target but not committed yet (run recover), 5 unknown or parked,
-6 some of several failed with 3, 130 interrupted, 1 a bug."
+6 some of several failed with 3, 7 hooks or clean-ups are open (--strict), 130 interrupted, 1 a bug."
 )]
 struct Arguments {
     #[command(flatten)]
@@ -88,6 +90,12 @@ struct Global {
     /// Say nothing but results and errors
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// How to write down what is said beside results
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human)]
+    log_format: LogFormat,
+    /// How much of it [default: info; warn with --quiet]
+    #[arg(long, global = true, value_enum)]
+    log_level: Option<Level>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,6 +137,9 @@ enum Command {
     Resolve(resolve::Resolve),
     /// Make an earlier credential of a record current again, once the target accepts it
     Restore(resolve::Restore),
+    /// Run the hooks that tell of a new credential, or list them
+    #[command(subcommand, after_help = "Examples:\n  turnlock hooks list Orders\n  turnlock hooks retry")]
+    Hooks(hooks::Verb),
     /// Show which field of a record decided what
     Explain(explain::Explain),
     /// List rotators, or describe one
@@ -162,7 +173,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::DONE });
         }
     };
-    let report = Report::new(arguments.global.output, arguments.global.quiet);
+    let global = &arguments.global;
+    let level = global.log_level.unwrap_or(if global.quiet { Level::Warn } else { Level::Info });
+    let report = Report::new(global.output, Log::new(global.log_format, level));
     let outcome = run(arguments, &report);
     report.end_progress();
     if report.has_lost() {
@@ -227,6 +240,7 @@ async fn dispatch(context: Context, command: Command) -> Result<u8, Failure> {
         Command::Status(status) => recover::status(&context, status).await,
         Command::Resolve(resolve) => resolve::run(&context, resolve).await,
         Command::Restore(restore) => resolve::restore(&context, restore).await,
+        Command::Hooks(verb) => hooks::run(&context, verb).await,
         Command::Explain(explain) => explain::run(&context, explain).await,
         Command::Plugins(plugins) => plugins::run(&context, plugins).await,
         Command::Audit(audit) => audit::run(&context, audit).await,
@@ -241,7 +255,7 @@ fn harden() {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     std::panic::set_hook(Box::new(|panic| {
-        report::bug(&panic.location().map(ToString::to_string).unwrap_or_default());
+        crate::report::bug(&panic.location().map(ToString::to_string).unwrap_or_default());
         std::process::exit(i32::from(exit::BUG));
     }));
 }

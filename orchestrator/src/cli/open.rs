@@ -77,6 +77,7 @@ impl Context {
             vault: Arc::new(self.vault()?),
             rotators,
             catalogue,
+            hooks: self.config.hooks.clone(),
             owner: Engine::owner_of_this_run(),
             stop: self.stop.clone(),
             wait,

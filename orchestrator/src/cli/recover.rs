@@ -33,7 +33,10 @@ pub(super) async fn run(context: &Context, recover: Recover) -> Result<u8, Failu
     let engine = context.engine(recover.wait).await?;
     let only = recover.name.as_deref().map(|name| engine.record_named(name)).transpose()?;
     let by = if recover.finish_now { jiff::Timestamp::MAX } else { jiff::Timestamp::now() };
-    let mut records: Vec<(crate::record::Uid, String)> = durable(|| engine.vault.open_items())?
+    let items = durable(|| engine.vault.open_items())?;
+    let hooks = items.iter().filter(|item| item.state == RecordState::Hooks);
+    let untold: Vec<crate::record::Uid> = hooks.map(|item| item.uid.clone()).collect();
+    let mut records: Vec<(crate::record::Uid, String)> = items
         .into_iter()
         .filter(|item| !waits(item, by))
         .map(|item| (item.uid, item.title))
@@ -60,6 +63,10 @@ pub(super) async fn run(context: &Context, recover: Recover) -> Result<u8, Failu
                     };
                     let value = serde_json::json!({"record": uid, "title": title, "outcome": outcome});
                     context.report.answer(&value, || format!("settled {title}: {sentence}"));
+                }
+                if untold.contains(&uid) {
+                    let value = serde_json::json!({"record": uid, "title": title, "outcome": "told"});
+                    context.report.answer(&value, || format!("settled {title}: its hooks have run"));
                 }
                 statuses.push(exit::DONE);
             }
@@ -90,6 +97,7 @@ pub(super) async fn status(context: &Context, _status: Status) -> Result<u8, Fai
                     RecordState::Open => "open".to_owned(),
                     RecordState::Parked => "parked".to_owned(),
                     RecordState::Finishing => "clean-up".to_owned(),
+                    RecordState::Hooks => "hooks".to_owned(),
                 },
                 item.since.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
                 item.reason.clone().unwrap_or_else(|| why(item.state).to_owned()),
@@ -112,6 +120,7 @@ fn why(state: RecordState) -> &'static str {
     match state {
         RecordState::Open => "begun and not settled: its old and its new credential are in the vault",
         RecordState::Finishing => "rotated; the old credential waits to be removed",
+        RecordState::Hooks => "rotated; its hooks have not run",
         RecordState::Settled | RecordState::Parked => "",
     }
 }
@@ -123,6 +132,7 @@ fn next_step(item: &OpenItem) -> String {
         RecordState::Parked => {
             format!("turnlock show {} --stage --history, then turnlock resolve {0} --use …", item.uid)
         }
+        RecordState::Hooks => format!("turnlock hooks retry {}", item.uid),
         RecordState::Finishing => match item.due {
             Some(due) => format!("turnlock recover {} after {}", item.uid, due.strftime("%Y-%m-%d %H:%MZ")),
             None => format!("turnlock recover {}", item.uid),

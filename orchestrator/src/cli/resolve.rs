@@ -8,6 +8,7 @@ use turnlock_protocol::Credential;
 use super::{Context, open};
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, State, exit};
+use crate::hooks;
 use crate::lease;
 use crate::plan::Plan;
 use crate::record::{Record, Uid};
@@ -63,6 +64,7 @@ pub(super) async fn run(context: &Context, resolve: Resolve) -> Result<u8, Failu
         Ok(()) => case.decide(&engine, &resolve).await,
         Err(failure) => Err(failure),
     };
+    case.tell(context, &engine).await;
     case.close(&engine);
     outcome.map_err(|failure| case.told(failure))?;
     context.report.answer(&json!({"record": case.uid, "resolved": resolve.which}), || {
@@ -75,6 +77,7 @@ pub(super) async fn restore(context: &Context, restore: Restore) -> Result<u8, F
     let engine = context.engine(false).await?;
     let case = Case::open(&engine, &restore.name).await?;
     let outcome = case.restore(&engine, &restore).await;
+    case.tell(context, &engine).await;
     case.close(&engine);
     let number = outcome.map_err(|failure| case.told(failure))?;
     context.report.answer(&json!({"record": case.uid, "restored": number}), || {
@@ -147,11 +150,21 @@ impl Case {
         // This one last: as long as it is open, the others can be written again.
         for uid in self.stored.stage.last().map_or(&[][..], |attempt| &attempt.duplicates) {
             let write = |record: &mut Record| settle::write_duplicate(engine, plan, record, credential);
-            durable(|| engine.vault.adopt(&self.lease, uid, credential, why, &write))?;
+            let tell = hooks::owed(engine, uid, plan)?;
+            durable(|| engine.vault.adopt(&self.lease, uid, credential, why, tell, &write))?;
         }
-        let write = |record: &mut Record| plan.write(record, credential);
-        durable(|| engine.vault.adopt(&self.lease, &self.uid, credential, why, &write))?;
-        Ok(())
+        settle::adopt_as_current(engine, &self.lease, &self.uid, plan, credential, why)
+    }
+
+    /// Runs the hooks of what was adopted; what fails stays owed.
+    async fn tell(&self, context: &Context, engine: &Engine) {
+        let together = self.stored.stage.iter().flat_map(|attempt| attempt.duplicates.iter().cloned());
+        let records: Vec<Uid> = std::iter::once(self.uid.clone()).chain(together).collect();
+        let mut warnings = Vec::new();
+        hooks::tell(engine, &self.lease, &records, &mut warnings).await;
+        for warning in &warnings {
+            context.report.warn(&format!("{}: {warning}", self.stored.record.title));
+        }
     }
 
     fn look(&self) -> String {

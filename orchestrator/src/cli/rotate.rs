@@ -128,7 +128,7 @@ pub(super) async fn run(context: &Context, rotate: Rotate) -> Result<u8, Failure
     let mut open = false;
     let tally = super::fleet::work(context, rotate.pace.rules(&context.config.fleet), jobs, work, |ended| {
         if let Outcome::Done(rotated) = &ended.outcome {
-            open |= rotated.finish_open;
+            open |= rotated.finish_open || rotated.hooks_open;
             context.report.rotated(rotated);
         }
         super::fleet::failure_of(context, ended);

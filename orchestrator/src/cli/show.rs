@@ -146,8 +146,20 @@ fn composite(kind: &str, value: &FieldValue, reveal: bool) -> String {
 /// A value in clear where its name says that it is none, or where that was
 /// asked for. A `cmdr:*` option is plain only where its name is a known one.
 fn shown(name: &str, value: &Secret, reveal: bool) -> String {
-    const PLAIN_OPTIONS: &[&str] =
-        &["plugin", "host", "port", "rules", "length", "db", "user_host", "admin", "tls", "timeout"];
+    const PLAIN_OPTIONS: &[&str] = &[
+        "plugin",
+        "host",
+        "port",
+        "rules",
+        "length",
+        "db",
+        "user_host",
+        "admin",
+        "tls",
+        "timeout",
+        "hook_secret",
+        "hook_timeout",
+    ];
     let option = name
         .strip_prefix("cmdr:")
         .or_else(|| name.strip_prefix("turnlock:"))

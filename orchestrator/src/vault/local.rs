@@ -41,7 +41,7 @@ use self::slots::{Cost, Opened};
 use self::writer::{After, Meta, Txn, View, Writer};
 use crate::plan::Identity;
 use crate::record::{Record, Uid};
-use crate::stage::{Attempt, Past, PastKind, PendingFinish, PermitGiven, STAGE_FORMAT};
+use crate::stage::{Attempt, Past, PastKind, PendingFinish, PermitGiven, STAGE_FORMAT, Untold};
 use crate::vault::{
     Acquired, AuditEvent, AuditRow, CleanUp, Commit, Failed, Holder, Lease, LeaseRequest, LeftBehind, Note, OpenItem,
     Revision, Stored, Summary, Vault, VaultError,
@@ -378,6 +378,7 @@ impl Vault for LocalVault {
                 stage: view.attempts(row.id)?.into_iter().map(|(_, attempt)| attempt).collect(),
                 parked: aside.parked.map(|parked| parked.reason),
                 pending: view.finishes(row.id)?.into_iter().map(|(_, waiting)| waiting.finish).collect(),
+                untold: aside.untold,
                 learned: aside.learned,
                 rotated_at: aside.fate.rotated_at,
                 unverified: aside.unverified,
@@ -606,6 +607,11 @@ impl Vault for LocalVault {
                     aside.fate.failed = None;
                     aside.unverified = unverified;
                     aside.parked = None;
+                    // Whoever was to be told of an earlier credential is told of this one.
+                    aside.untold = attempt
+                        .tell
+                        .contains(&written.uid)
+                        .then(|| Untold::at(txn.now, Some(name.clone()), attempt.plan.identity.clone()));
                     txn.view.put_aside(row.id, &aside)?;
                     if written.uid == uid {
                         revision = now.revision;
@@ -705,10 +711,12 @@ impl Vault for LocalVault {
         uid: &Uid,
         credential: &Credential,
         why: &str,
+        tell: Option<&Identity>,
         merge: &dyn Fn(&mut Record) -> Result<(), String>,
     ) -> Result<Revision, VaultError> {
         self.merge_and(&[uid], merge, |mut merged| {
             let (lease, why, credential) = (lease.clone(), why.to_owned(), credential.duplicate());
+            let tell = tell.cloned();
             let merged = merged.pop();
             move |txn| {
                 let Some((written, expected)) = merged else {
@@ -757,6 +765,7 @@ impl Vault for LocalVault {
                 aside.parked = None;
                 aside.fate.drifted = None;
                 aside.fate.failed = None;
+                aside.untold = tell.map(|identity| Untold::at(txn.now, adopted.clone(), identity));
                 txn.view.put_aside(row.id, &aside)?;
                 txn.note(event("adopted", Some(&uid), adopted.as_deref(), Some(why)))?;
                 Ok(row.revision)
@@ -790,6 +799,17 @@ impl Vault for LocalVault {
                 txn.view.put_finish(record, id, &waiting)?;
             }
             txn.note(event(what, Some(&uid), Some(&attempt), failure))
+        })
+    }
+
+    fn told(&self, lease: &Lease, uid: &Uid, owed: Option<&Untold>, said: &str) -> Result<(), VaultError> {
+        let (owed, said) = (owed.cloned(), said.to_owned());
+        self.on_record(lease, uid, move |txn, record| {
+            let mut aside = txn.view.aside(record)?;
+            let what = if owed.is_some() { "hooks failed" } else { "hooks run" };
+            aside.untold = owed;
+            txn.view.put_aside(record, &aside)?;
+            Ok((what, Some(said)))
         })
     }
 

@@ -27,8 +27,9 @@ pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const STATEMENTS: usize = 96;
 
 /// Everything but row numbers, revisions, counters and states is sealed or a
-/// keyed look-up value. `state` and `parked` repeat what sealed cells say, so
-/// that open items are found without looking at settled records.
+/// keyed look-up value. `state` and `parked` (1: parked, 2: hooks are owed) repeat
+/// what sealed cells say, so that open items are found without looking at
+/// settled records.
 const SCHEMA: &str = "
 CREATE TABLE meta (
     id INTEGER PRIMARY KEY CHECK (id = 1),

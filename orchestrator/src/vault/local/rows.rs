@@ -13,7 +13,7 @@ use super::seal::{Cell, Keys, Lookup, from_json, to_json};
 use super::writer::{Txn, View};
 use crate::plan::Identity;
 use crate::record::{Body, FieldValue, Record, Uid};
-use crate::stage::{Attempt, Past, PastKind, PendingFinish, STAGE_FORMAT};
+use crate::stage::{Attempt, Past, PastKind, PendingFinish, STAGE_FORMAT, Untold};
 use crate::vault::{Fate, OpenItem, RecordState, Revision, Summary, Upkeep, VaultError};
 
 /// How many past credentials a record keeps whatever their age…
@@ -48,7 +48,13 @@ pub(super) struct Aside {
     pub(super) unverified: bool,
     #[serde(default)]
     pub(super) parked: Option<Parked>,
+    #[serde(default)]
+    pub(super) untold: Option<Untold>,
 }
+
+/// What `parked` in the row repeats of it.
+const PARKED: u32 = 1;
+const UNTOLD: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Parked {
@@ -317,7 +323,8 @@ fn state_of(number: u32) -> RecordState {
         0 => RecordState::Settled,
         1 => RecordState::Open,
         2 => RecordState::Parked,
-        _ => RecordState::Finishing,
+        3 => RecordState::Finishing,
+        _ => RecordState::Hooks,
     }
 }
 
@@ -362,11 +369,11 @@ impl View<'_> {
 
     pub(super) fn put_aside(&self, id: u64, aside: &Aside) -> Result<(), Broken> {
         let sealed = self.keys.seal(aside_cell(id), aside)?;
-        self.connection.prepare_cached("UPDATE records SET aside = ?, parked = ? WHERE id = ?")?.execute(params![
-            sealed,
-            aside.parked.is_some(),
-            id
-        ])?;
+        let repeated =
+            if aside.parked.is_some() { PARKED } else { 0 } | if aside.untold.is_some() { UNTOLD } else { 0 };
+        self.connection
+            .prepare_cached("UPDATE records SET aside = ?, parked = ? WHERE id = ?")?
+            .execute(params![sealed, repeated, id])?;
         self.refresh_state(id)
     }
 
@@ -479,9 +486,10 @@ impl View<'_> {
         self.connection
             .prepare_cached(
                 "UPDATE records SET state = CASE
-                     WHEN parked OR EXISTS (SELECT 1 FROM attempts WHERE record = ?1 AND parked) THEN 2
+                     WHEN parked & 1 OR EXISTS (SELECT 1 FROM attempts WHERE record = ?1 AND parked) THEN 2
                      WHEN EXISTS (SELECT 1 FROM attempts WHERE record = ?1) THEN 1
                      WHEN EXISTS (SELECT 1 FROM finishes WHERE record = ?1) THEN 3
+                     WHEN parked & 2 THEN 4
                      ELSE 0 END
                  WHERE id = ?1",
             )?
@@ -729,8 +737,13 @@ impl View<'_> {
                 let state = if attempt.parked.is_some() { RecordState::Parked } else { RecordState::Open };
                 items.push(item(state, attempt.staged_at, Some(attempt.id), attempt.parked, None));
             }
-            if let Some(parked) = self.aside(row.id)?.parked {
+            let aside = self.aside(row.id)?;
+            if let Some(parked) = aside.parked {
                 items.push(item(RecordState::Parked, parked.at, None, Some(parked.reason), None));
+            }
+            if let Some(untold) = aside.untold {
+                let Untold { since, attempt, last_failure, next_try, .. } = untold;
+                items.push(item(RecordState::Hooks, since, attempt, last_failure, Some(next_try)));
             }
             for (_, waiting) in self.finishes(row.id)? {
                 let PendingFinish { attempt, due, last_failure, .. } = waiting.finish;

@@ -133,6 +133,7 @@ fn attempt(name: &str, n: usize, candidate: &str) -> Attempt {
         },
         existing: vec!["id-1".into()],
         duplicates: vec![uid(9)],
+        tell: Vec::new(),
         permit: None,
         parked: None,
     }
@@ -460,7 +461,7 @@ fn adopting_keeps_every_field_it_writes_over() {
         body.custom[1].value = Secret::new("another".into());
         set_password(record, "adopted")
     };
-    vault.adopt(&lease, &uid(1), &secret("adopted"), "it logs in", &merge).unwrap();
+    vault.adopt(&lease, &uid(1), &secret("adopted"), "it logs in", None, &merge).unwrap();
     let history = vault.history(&uid(1)).unwrap();
     assert_eq!((history.len(), history[0].reason.as_str()), (1, "it logs in"));
     let past = &history[0].credential;
@@ -587,7 +588,9 @@ fn candidates_are_erased_without_permit_and_kept_with_one() {
     vault.stage(&lease, &uid(1), 1, &attempt("c", 1, "third")).unwrap();
     vault.park(&lease, &uid(1), None, "a person has to look").unwrap();
     assert_eq!(vault.read(&uid(1)).unwrap().parked.as_deref(), Some("a person has to look"));
-    vault.adopt(&lease, &uid(1), &secret("minted"), "it logs in", &|record| set_password(record, "minted")).unwrap();
+    vault
+        .adopt(&lease, &uid(1), &secret("minted"), "it logs in", None, &|record| set_password(record, "minted"))
+        .unwrap();
     let stored = vault.read(&uid(1)).unwrap();
     assert_eq!((password(&stored.record), stored.parked, stored.stage.len()), ("minted", None, 0));
     let kinds: Vec<_> = vault.history(&uid(1)).unwrap().iter().map(|past| past.kind).collect();
@@ -716,14 +719,52 @@ fn only_a_holder_that_stands_still_is_replaced_and_then_writes_nothing() {
         ours.abandon(&old, &uid(1), "a", "x", None).err(),
         ours.park(&old, &uid(1), None, "x").err(),
         ours.unpark(&old, &uid(1)).err(),
-        ours.adopt(&old, &uid(1), &secret("x"), "x", &|_| Ok(())).err(),
+        ours.adopt(&old, &uid(1), &secret("x"), "x", None, &|_| Ok(())).err(),
         ours.finished(&old, &uid(1), "a", CleanUp::Done).err(),
         ours.learn(&old, &uid(1), &PasswordLimits::default()).err(),
+        ours.told(&old, &uid(1), None, "x").err(),
     ] {
         assert!(matches!(refused, Some(VaultError::Fenced)), "{refused:?}");
     }
     ours.release(&old).unwrap();
     theirs.commit(&new, &commit, &|record| set_password(record, "new")).unwrap();
+}
+
+#[test]
+fn hooks_are_owed_with_the_commit_and_stand_beside_nothing() {
+    let house = House::new();
+    let vault = house.create();
+    vault.put(&record(1, "old-canary"), None, &[identity(1)], false).unwrap();
+    let lease = granted(vault.acquire(&wish(1)).unwrap());
+    let revision = vault.read(&uid(1)).unwrap().revision;
+    let staged = Attempt { tell: vec![uid(1)], duplicates: Vec::new(), ..attempt("a", 1, "new") };
+    vault.stage(&lease, &uid(1), revision, &staged).unwrap();
+    let commit = Commit { uid: &uid(1), duplicates: &[], attempt: "a", unverified: false, finish_due: None };
+    vault.commit(&lease, &commit, &|record| set_password(record, "new")).unwrap();
+    vault.release(&lease).unwrap();
+    drop(vault);
+
+    let vault = house.open();
+    let owed = |vault: &LocalVault| {
+        assert_eq!(vault.check().unwrap().problems, Vec::<String>::new());
+        vault.open_items().unwrap().iter().map(|item| (item.state, item.attempt.clone())).collect::<Vec<_>>()
+    };
+    let expected = [(RecordState::Hooks, Some("a".to_owned()))];
+    assert_eq!(owed(&vault), expected);
+    vault.rekey_at_cost(&[key()], Cost::DEFAULT).unwrap();
+    assert_eq!(owed(&vault), expected);
+    // An edit is not in their way, nor they in the way of an edit.
+    let stored = vault.read(&uid(1)).unwrap();
+    vault.put(&stored.record, Some(stored.revision), &[identity(1)], false).unwrap();
+    let mut untold = vault.read(&uid(1)).unwrap().untold.unwrap();
+    assert_eq!((untold.identity.clone(), untold.tries), (identity(1), 0));
+    untold.last_failure = Some("no".into());
+    let lease = granted(vault.acquire(&wish(1)).unwrap());
+    vault.told(&lease, &uid(1), Some(&untold), "one failed").unwrap();
+    assert_eq!(vault.open_items().unwrap()[0].reason.as_deref(), Some("no"));
+    vault.told(&lease, &uid(1), None, "all run").unwrap();
+    assert_eq!(owed(&vault), []);
+    vault.audit_verify().unwrap();
 }
 
 #[test]

@@ -211,7 +211,8 @@ fn check_record(view: &View<'_>, row: Row, checked: &mut Checked) -> Result<(), 
         return Err(damaged(format!("record {} is not found by its UID", record.uid)));
     }
     check_names(view, row, &record.uid)?;
-    let parked = view.aside(row.id)?.parked.is_some();
+    let aside = view.aside(row.id)?;
+    let parked = aside.parked.is_some();
     checked.records += 1;
     let attempts = view.attempts(row.id)?;
     let finishes = view.finishes(row.id)?;
@@ -228,6 +229,7 @@ fn check_record(view: &View<'_>, row: Row, checked: &mut Checked) -> Result<(), 
             (true, _, _) => RecordState::Parked,
             (false, 1.., _) => RecordState::Open,
             (false, 0, 1..) => RecordState::Finishing,
+            (false, 0, 0) if aside.untold.is_some() => RecordState::Hooks,
             (false, 0, 0) => RecordState::Settled,
         };
     if view.row(&record.uid)?.state != wanted {
