@@ -149,7 +149,7 @@ fn open(engine: &Engine) -> Result<Vec<(Uid, RecordState, String)>, Failure> {
     let now = Timestamp::now();
     let ready = items.into_iter().filter(|item| match item.state {
         RecordState::Open => true,
-        RecordState::Finishing => item.due.is_none_or(|due| due <= now),
+        RecordState::Finishing | RecordState::Hooks => item.due.is_none_or(|due| due <= now),
         RecordState::Parked | RecordState::Settled => false,
     });
     Ok(ready.map(|item| (item.uid, item.state, item.title)).collect())

@@ -8,6 +8,7 @@ use turnlock_protocol::{Kind, VerifyBy};
 
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, State};
+use crate::hooks;
 use crate::lease;
 use crate::plan::Plan;
 use crate::record::Uid;
@@ -120,6 +121,8 @@ async fn holding(
         (Heard::Accepted, Some(credential)) => {
             let why = "found to be the live one by verify";
             settle::adopt_as_current(engine, lease, uid, plan, &credential, why)?;
+            // What fails stays owed: turnlock status shows it.
+            hooks::tell(engine, lease, std::slice::from_ref(uid), &mut Vec::new()).await;
             Ok(Proven::Adopted)
         }
         (heard, _) => Err(heard.accepted().err().unwrap_or_else(|| Failure::new("not accepted"))),

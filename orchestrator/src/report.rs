@@ -144,9 +144,7 @@ impl Report {
             return;
         }
         if !self.log.is_for_people() {
-            let fields = failure_json(failure).as_object().cloned().unwrap_or_default();
-            let fields = fields.into_iter().filter(|(name, _)| name != "error").collect();
-            self.tell(Level::Error, &harmless(&failure.message), &fields);
+            self.tell(Level::Error, &harmless(&failure.message), &failure_fields(failure));
             return;
         }
         self.err(&format!("{} {}", self.paint("31", "error:"), harmless(&failure.message)));
@@ -197,7 +195,14 @@ impl Report {
             self.raw(&value.to_string());
             return;
         }
-        self.failure(failure);
+        if self.log.is_for_people() {
+            self.failure(failure);
+            return;
+        }
+        let mut fields = failure_fields(failure);
+        fields.insert("record".to_owned(), json!(job.uid));
+        fields.insert("title".to_owned(), json!(job.title));
+        self.tell(Level::Error, &harmless(&failure.message), &fields);
     }
 
     /// Tells what came of a fleet, and where it was in trouble.
@@ -337,6 +342,12 @@ fn harmless(text: &str) -> String {
 fn failure_json(failure: &Failure) -> serde_json::Value {
     json!({"error": failure.message, "state": failure.state, "kind": failure.kind, "causes": failure.causes,
         "hint": failure.hint, "exit_status": failure.exit_status()})
+}
+
+/// What a log says of a failure besides its message.
+fn failure_fields(failure: &Failure) -> Map<String, Value> {
+    let fields = failure_json(failure).as_object().cloned().unwrap_or_default();
+    fields.into_iter().filter(|(name, _)| name != "error").collect()
 }
 
 /// Prints what cannot wait for a report: a panic's place, never its payload.

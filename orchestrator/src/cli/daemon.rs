@@ -79,6 +79,7 @@ impl Master for Systemd<'_> {
             vault: Arc::clone(&old.vault),
             rotators,
             catalogue,
+            hooks: config.hooks,
             owner: old.owner.clone(),
             stop: old.stop.clone(),
             wait: old.wait,
