@@ -1,5 +1,6 @@
-//! What watches a vault: logs that a real journal takes, and heads of the
-//! audit chain that were kept elsewhere.
+//! What watches a vault: figures that a real parser reads, a page that holds
+//! no secret and runs nobody's script, logs that a real journal takes, and
+//! heads of the audit chain that were kept elsewhere.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,14 +11,22 @@
 
 mod world;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    time::Duration,
+};
 
-use lab::{Output, process, process::write_file};
-use serde_json::json;
+use lab::{Output, process, process::write_file, python, wait_until};
+use serde_json::{Value, json};
 use world::{Fields, World, lines};
 
 const SECRET: &str = "Canary-Secret-83";
 const PATIENCE: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(30);
 
 fn noop(title: &str) -> Fields {
     Fields { login: title.to_owned(), ..Fields::default() }.with("cmdr:plugin=noop")
@@ -25,6 +34,206 @@ fn noop(title: &str) -> Fields {
 
 fn file(world: &World, name: &str) -> PathBuf {
     world.turnlock.home().join(name)
+}
+
+/// What a script in Python makes of a text.
+fn read_by(script: &str, text: &str) -> Value {
+    let mut python = python::script(script, &[]).unwrap();
+    let output = process::run(&mut python, text.as_bytes()).unwrap();
+    assert_eq!(output.status, 0, "{}{text}", output.stderr);
+    serde_json::from_str(&output.stdout).unwrap()
+}
+
+/// Reads as Prometheus does, and as node_exporter does with a textfile: two parsers, one outcome.
+const METRICS: &str = r#"
+import json, sys
+from prometheus_client import openmetrics, parser
+import prometheus_client.openmetrics.parser
+text = sys.stdin.read()
+strict = list(openmetrics.parser.text_string_to_metric_families(text))
+list(parser.text_string_to_metric_families(text))
+json.dump({
+    "types": {family.name: family.type for family in strict},
+    "values": {sample.name + json.dumps(sample.labels): sample.value for family in strict for sample in family.samples},
+}, sys.stdout)
+"#;
+
+#[test]
+fn figures_are_open_metrics_and_tell_no_names() {
+    let world = World::new();
+    for title in ["One", "Two", "Three"] {
+        world.add(title, &noop(title), SECRET);
+    }
+    world.ok(&["rotate", "One"]);
+    world.ok(&["rotate", "Two"]);
+    let path = file(&world, "turnlock.prom");
+    for _ in 0..2 {
+        world.ok(&["report", "--metrics-file", path.to_str().unwrap()]);
+    }
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains(SECRET) && !text.contains("Three"), "{text}");
+    let metrics = read_by(METRICS, &text);
+    let value = |name: &str| metrics["values"][name].as_f64();
+    for (name, expected) in [
+        (r#"turnlock_records{"plugin": "noop"}"#, 3.0),
+        (r#"turnlock_never_rotated{"plugin": "noop"}"#, 1.0),
+        (r#"turnlock_rotations_total{"outcome": "rotated"}"#, 2.0),
+        (r#"turnlock_rotation_duration_seconds_bucket{"le": "+Inf"}"#, 2.0),
+        ("turnlock_rotation_duration_seconds_count{}", 2.0),
+        (r#"turnlock_open_items{"state": "parked"}"#, 0.0),
+        ("turnlock_overdue{}", 0.0),
+    ] {
+        assert_eq!(value(name), Some(expected), "{name}: {text}");
+    }
+    assert_eq!(metrics["types"]["turnlock_rotation_duration_seconds"], "histogram", "{text}");
+    assert!(value("turnlock_observed_timestamp_seconds{}") >= value("turnlock_last_rotation_timestamp_seconds{}"));
+    // Beside it lies nothing half-written, and where it cannot be written that is told.
+    let beside = fs::read_dir(path.parent().unwrap()).unwrap().flatten();
+    assert_eq!(beside.filter(|entry| entry.file_name().to_string_lossy().contains("turnlock.prom")).count(), 1);
+    world.fails(3, &["report", "--metrics-file", "/proc/turnlock.prom"]);
+}
+
+/// One request in plain HTTP: the status, and the body.
+fn ask(port: u16, method: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(SOON))?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Ok((status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
+}
+
+#[test]
+fn a_daemon_answers_those_who_watch_it() {
+    let world = World::new();
+    world.add("Door", &noop("Door").with("turnlock:schedule=every 30d"), SECRET);
+    let port = lab::ports::free().unwrap();
+    let path = file(&world, "turnlock.prom");
+    let listen = format!("127.0.0.1:{port}");
+    let arguments = ["daemon", "--metrics-listen", &listen, "--metrics-file", path.to_str().unwrap()];
+    let daemon = world.start(&[&arguments[..], &["--overdue-limit", "1s"]].concat());
+    let rotated = || {
+        let (status, text) = ask(port, "GET", "/metrics").ok()?;
+        (status == 200 && text.contains(r#"rotations_total{outcome="rotated"} 1"#)).then_some(text)
+    };
+    let text = wait_until("the daemon to have rotated", SOON, rotated).unwrap();
+    assert_eq!(read_by(METRICS, &text)["values"][r#"turnlock_records{"plugin": "noop"}"#], 1.0);
+    assert!(!text.contains("Door") && !text.contains(SECRET));
+    wait_until("the file to be written", SOON, || path.exists().then_some(())).unwrap();
+    let (status, health) = ask(port, "GET", "/health").unwrap();
+    let health: Value = serde_json::from_str(&health).unwrap();
+    assert_eq!((status, &health["ok"], &health["scheduler"]["ok"]), (200, &json!(true), &json!(true)), "{health}");
+    for (method, path, expected) in [("GET", "/", 404), ("POST", "/metrics", 405), ("HEAD", "/health", 200)] {
+        assert_eq!(ask(port, method, path).unwrap().0, expected, "{method} {path}");
+    }
+    // One that asks and says nothing more holds nobody up.
+    let silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    assert_eq!(ask(port, "GET", "/health").unwrap().0, 200);
+    drop(silent);
+
+    // A record whose time has passed, and whose target cannot be reached.
+    let nobody = format!("postgres://127.0.0.1:{}/db", lab::ports::free().unwrap());
+    let fields = Fields { login: "app".to_owned(), url: Some(nobody), ..Fields::default() };
+    world.add("Late", &fields.with("turnlock:schedule=every 30d"), SECRET);
+    let ill = || {
+        let (status, health) = ask(port, "GET", "/health").ok()?;
+        (status == 503).then(|| serde_json::from_str::<Value>(&health).unwrap())
+    };
+    let health = wait_until("the daemon to be late", SOON, ill).unwrap();
+    assert_eq!((&health["overdue"]["ok"], &health["vault"]["ok"]), (&json!(false), &json!(true)), "{health}");
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().status, 0);
+    let taken = world.fails(3, &["daemon", "--metrics-listen", "192.0.2.1:9"]);
+    assert!(taken["hint"].as_str().unwrap().contains("--metrics-listen"), "{taken}");
+}
+
+/// Every tag with its attributes, and every text, as an HTML parser sees them.
+const PAGE: &str = r#"
+import html.parser, json, sys
+class Page(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen = {"tags": {}, "attributes": [], "texts": [], "raw": {}}
+        self.within = None
+    def handle_starttag(self, tag, attributes):
+        self.seen["tags"][tag] = self.seen["tags"].get(tag, 0) + 1
+        self.seen["attributes"] += [[tag, name, value] for name, value in attributes]
+        self.within = tag if tag in ("script", "style") else None
+    def handle_endtag(self, tag):
+        self.within = None
+    def handle_data(self, data):
+        if self.within:
+            self.seen["raw"][self.within] = data
+        elif data.strip():
+            self.seen["texts"].append(data.strip())
+page = Page()
+page.feed(sys.stdin.read())
+import base64, hashlib
+page.seen["hashes"] = {tag: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for tag, text in page.seen["raw"].items()}
+json.dump(page.seen, sys.stdout)
+"#;
+
+#[test]
+fn the_page_holds_no_secret_and_runs_nobodys_script() {
+    const HOSTILE: [&str; 5] = [
+        "</title><script>alert(1)</script>",
+        "\"><img src=x onerror=alert(1)>",
+        "' onmouseover='alert(1)",
+        "&lt;b&gt; & <!-- ]]> </style>",
+        "\u{202e}evil\u{2028}\u{0}null",
+    ];
+    let world = World::new();
+    for title in &HOSTILE[..4] {
+        world.add(title, &noop(title).with("turnlock:hook=/nowhere"), SECRET);
+    }
+    let records = json!([{"title": HOSTILE[4], "uid": "AAAAAAAAAAAAAAAAAAAAAA", "login": "x", "password": SECRET,
+        "folders": [{"folder": "<svg onload=alert(2)>"}], "custom_fields": {"cmdr:plugin": "noop"}}]);
+    world.ok_with(&["import", "keeper", "-"], &records.to_string());
+    world.ok(&["rotate", "-m", ".", "--force"]);
+    let path = file(&world, "report.html");
+    world.ok(&["report", "--html", path.to_str().unwrap()]);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let html = fs::read_to_string(&path).unwrap();
+    assert!(!html.contains(SECRET));
+    for title in &HOSTILE[..4] {
+        assert!(!html.contains(&world.password(title)));
+    }
+    let page = read_by(PAGE, &html);
+    // What came from records is text and nothing else.
+    let allowed = "html head meta title style body header h1 h2 p bdi time main ul li strong span small section figure \
+        figcaption svg desc line g rect text div table thead tr th tbody td code label input output footer script";
+    for tag in page["tags"].as_object().unwrap().keys() {
+        assert!(allowed.split_whitespace().any(|one| one == tag), "{tag}: {html}");
+    }
+    for tag in ["script", "style", "title", "main", "h1"] {
+        assert!(page["tags"][tag] == 1 || tag == "title", "{tag}: {}", page["tags"]);
+    }
+    for attribute in page["attributes"].as_array().unwrap() {
+        let name = attribute[1].as_str().unwrap();
+        assert!(
+            !name.starts_with("on") && !["src", "href", "style", "srcset", "action"].contains(&name),
+            "{attribute}"
+        );
+    }
+    let texts: Vec<&str> = page["texts"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    for title in &HOSTILE[..4] {
+        assert!(texts.contains(title), "{title}: {texts:?}");
+    }
+    // An unclosed shape would swallow the ones behind it.
+    assert!(html.matches("<rect").count() > 2);
+    assert_eq!(html.matches("<rect").count(), html.matches("</rect>").count());
+    // It fetches nothing: its policy allows its own style and script, and nothing else at all.
+    let policy = page["attributes"].as_array().unwrap().iter().find_map(|attribute| {
+        attribute[2].as_str().filter(|value| value.starts_with("default-src 'none'")).map(str::to_owned)
+    });
+    let policy = policy.unwrap();
+    for tag in ["style", "script"] {
+        assert!(policy.contains(&format!("{tag}-src 'sha256-{}'", page["hashes"][tag].as_str().unwrap())), "{policy}");
+    }
+    assert!(!html.contains("http://") && !html.contains("https://"), "{html}");
+    assert!(texts.contains(&"hooks owed") && texts.iter().any(|text| text.contains("cannot be run")), "{texts:?}");
 }
 
 #[test]

@@ -11,13 +11,25 @@ use std::path::Path;
 /// # Errors
 /// What the file system says; the old file is untouched then.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content, 0o600)
+}
+
+/// The same for a file that everybody may read.
+///
+/// # Errors
+/// Like [`write`].
+pub fn write_for_all(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content, 0o644)
+}
+
+fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
     let mut number = [0u8; 8];
     getrandom::fill(&mut number).map_err(|error| io::Error::other(error.to_string()))?;
     let temporary = directory.join(format!(".{}.{:016x}", name.to_string_lossy(), u64::from_le_bytes(number)));
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
+    let written = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).and_then(|mut file| {
         file.write_all(content)?;
         file.sync_all()
     });

@@ -15,7 +15,7 @@ mod webhook;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
@@ -33,6 +33,8 @@ use crate::vault::{Lease, Stored};
 
 /// Between the tries of one run.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
+/// No further try begins later than this.
+const TRIED_FOR: Duration = Duration::from_secs(5);
 /// The pause after a run that failed; each further one is five times as long…
 const FIRST_PAUSE_S: i64 = 60;
 /// …and never longer than this.
@@ -224,6 +226,7 @@ impl Hook {
 
     /// Runs it, a few times if need be.
     async fn run(&self, engine: &Engine, stored: &Stored, owed: &Untold) -> Result<(), Failure> {
+        let begun = Instant::now();
         let mut pauses = PAUSES.iter();
         loop {
             let failure = match self.once(engine, stored, owed).await {
@@ -231,8 +234,11 @@ impl Hook {
                 Err(failure) => failure,
             };
             match pauses.next() {
-                // What is wrong with the hook itself does not mend itself.
-                Some(pause) if !failure.usage && !engine.stopping() => tokio::time::sleep(*pause).await,
+                // What is wrong with the hook itself does not mend itself, and
+                // one that fails slowly must not hold up a whole fleet.
+                Some(pause) if !failure.usage && !engine.stopping() && begun.elapsed() < TRIED_FOR => {
+                    tokio::time::sleep(*pause).await;
+                }
                 _ => return Err(failure),
             }
         }

@@ -22,6 +22,7 @@ mod https;
 pub mod keeper;
 pub mod lease;
 mod log;
+mod observe;
 pub mod plan;
 mod process;
 pub mod record;

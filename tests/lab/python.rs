@@ -43,7 +43,7 @@ pub(crate) fn program() -> Result<PathBuf> {
 }
 
 /// Runs a script with these packages.
-pub(crate) fn script(text: &str, arguments: &[&str]) -> Result<Command> {
+pub fn script(text: &str, arguments: &[&str]) -> Result<Command> {
     let mut command = clean_command(program()?);
     command.args(["-I", "-c", text]).args(arguments);
     Ok(command)

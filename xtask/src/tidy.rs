@@ -74,8 +74,9 @@ impl Tree {
         let files = listed
             .stdout
             .split_terminator('\0')
-            // A file that was deleted and not committed yet is listed, and a binary one is not text.
-            .filter_map(|path| Some((path.to_owned(), std::fs::read_to_string(root.join(path)).ok()?)))
+            // A file that was deleted and not committed yet is listed; of a binary one only the name counts.
+            .filter(|path| root.join(path).is_file())
+            .map(|path| (path.to_owned(), std::fs::read_to_string(root.join(path)).unwrap_or_default()))
             .collect();
         Ok(Self { files })
     }

@@ -1,8 +1,11 @@
 //! `turnlock daemon`
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use jiff::SignedDuration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -15,6 +18,7 @@ use crate::drift::Proven;
 use crate::engine::Engine;
 use crate::failure::{Failure, exit};
 use crate::fleet::Outcome;
+use crate::observe::server::{self, Watch};
 use crate::rotators::Rotators;
 
 #[derive(Debug, Args)]
@@ -27,10 +31,21 @@ Examples:
   turnlock edit Orders --set 'turnlock:schedule=every 30d in Sat,Sun 22:00-06:00 Europe/Berlin'
   turnlock due --all
   turnlock daemon")]
-pub(super) struct Daemon {}
+pub(super) struct Daemon {
+    /// Answer /metrics and /health at this address, such as 127.0.0.1:9187
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
+    /// Keep figures in this file, which everybody may read
+    #[arg(long, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+    /// How late a record may be before /health fails, such as 12h
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    overdue_limit: SignedDuration,
+}
 
-pub(super) async fn run(context: &Context, _daemon: Daemon) -> Result<u8, Failure> {
+pub(super) async fn run(context: &Context, daemon: Daemon) -> Result<u8, Failure> {
     let engine = context.engine(false).await?;
+    let watch = daemon.watch(context, &engine).await?;
     let first_orders = orders(&context.config, engine)?;
     let reload = Arc::new(Notify::new());
     let mut hang_up =
@@ -41,9 +56,28 @@ pub(super) async fn run(context: &Context, _daemon: Daemon) -> Result<u8, Failur
             asked.notify_one();
         }
     });
-    let mut master = Systemd { context, stands_by: false };
+    let mut master = Systemd { context, watch, stands_by: false };
     daemon::run(first_orders, &reload, &mut master).await?;
     Ok(exit::DONE)
+}
+
+impl Daemon {
+    /// Begins to tell whoever watches.
+    async fn watch(&self, context: &Context, engine: &Engine) -> Result<Arc<Watch>, Failure> {
+        let watch = Watch::new(Arc::clone(&engine.vault), self.overdue_limit);
+        if let Some(address) = self.metrics_listen {
+            let listener = server::listen(address).await?;
+            if let Ok(address) = listener.local_addr() {
+                context.report.note(&format!("http://{address}/metrics and http://{address}/health are answered"));
+            }
+            tokio::spawn(server::serve(listener, Arc::clone(&watch)));
+        }
+        if let Some(file) = self.metrics_file.clone() {
+            let report = context.report.clone();
+            tokio::spawn(server::keep(file, Arc::clone(&watch), move |failure| report.failure(failure)));
+        }
+        Ok(watch)
+    }
 }
 
 fn orders(config: &Config, engine: Arc<Engine>) -> Result<Orders, Failure> {
@@ -62,6 +96,7 @@ fn orders(config: &Config, engine: Arc<Engine>) -> Result<Orders, Failure> {
 /// Tells people what happens, and systemd that it does.
 struct Systemd<'a> {
     context: &'a Context,
+    watch: Arc<Watch>,
     stands_by: bool,
 }
 
@@ -79,7 +114,7 @@ impl Master for Systemd<'_> {
             vault: Arc::clone(&old.vault),
             rotators,
             catalogue,
-            hooks: config.hooks,
+            hooks: config.hooks.clone(),
             owner: old.owner.clone(),
             stop: old.stop.clone(),
             wait: old.wait,
@@ -90,6 +125,7 @@ impl Master for Systemd<'_> {
 
     fn hear(&mut self, event: Event<'_>) {
         let report = &self.context.report;
+        self.watch.beat();
         match event {
             Event::StandsBy(holder) => {
                 if !self.stands_by {

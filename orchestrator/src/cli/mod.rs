@@ -13,6 +13,7 @@ mod list;
 mod open;
 mod plugins;
 mod recover;
+mod report;
 mod resolve;
 mod rotate;
 mod shell;
@@ -133,6 +134,8 @@ enum Command {
     Recover(recover::Recover),
     /// Show what is open, parked or overdue, with the next step
     Status(recover::Status),
+    /// Write a page that shows how old every credential is and what happened, or figures for monitoring
+    Report(report::Report),
     /// Decide a parked record: which credential is the current one
     Resolve(resolve::Resolve),
     /// Make an earlier credential of a record current again, once the target accepts it
@@ -238,6 +241,7 @@ async fn dispatch(context: Context, command: Command) -> Result<u8, Failure> {
         Command::Daemon(daemon) => daemon::run(&context, daemon).await,
         Command::Recover(recover) => recover::run(&context, recover).await,
         Command::Status(status) => recover::status(&context, status).await,
+        Command::Report(report) => report::run(&context, &report).await,
         Command::Resolve(resolve) => resolve::run(&context, resolve).await,
         Command::Restore(restore) => resolve::restore(&context, restore).await,
         Command::Hooks(verb) => hooks::run(&context, verb).await,
