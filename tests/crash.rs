@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use lab::interposer::{Interposer, Kill, MessageDirection, Victim, When};
 use lab::shim::{self, Cut, Shim};
 use lab::{
-    DomainController, DomainOptions, Entra, MysqlServer, OracleOptions, OracleServer, Output, Postgresql, RemoteLogin,
-    SmbOptions, SmbServer, SqlServer, SqlServerOptions, Turnlock, UnixHost, UnixHostOptions, process,
+    AccessKey, Aws, DomainController, DomainOptions, Entra, MysqlServer, OracleOptions, OracleServer, Output,
+    Postgresql, RemoteLogin, SmbOptions, SmbServer, SqlServer, SqlServerOptions, Turnlock, UnixHost, UnixHostOptions,
+    process,
 };
 use serde_json::Value;
 
@@ -639,6 +640,84 @@ impl Target for Tenant {
     }
 }
 
+/// An IAM user, by its access key, which AWS makes.
+struct IamKey(Aws, AccessKey);
+
+impl IamKey {
+    fn start() -> Self {
+        let aws = Aws::start(&["127.0.0.1"]).unwrap();
+        aws.create_user(LOGIN, None).unwrap();
+        aws.allow(LOGIN, &["iam:*AccessKey*"]).unwrap();
+        let key = aws.create_key(LOGIN, None).unwrap();
+        Self(aws, key)
+    }
+}
+
+impl Target for IamKey {
+    fn plugin(&self) -> &'static str {
+        "awskey"
+    }
+    fn fields(&self) -> Vec<String> {
+        signed_by("awskey", &self.0, &self.1)
+    }
+    fn reset(&self) {
+        self.0.only_key(LOGIN, &self.1.id).unwrap();
+    }
+    fn secret(&self) -> (&'static str, &'static str) {
+        ("cmdr:aws_key_secret", "secret_access_key")
+    }
+    fn begin(&self) -> String {
+        self.1.secret.clone()
+    }
+    fn accepts(&self, secret: &str) -> bool {
+        self.0.accepts_secret(LOGIN, secret).unwrap()
+    }
+}
+
+/// The same user's console password, which somebody else sets.
+struct IamPassword(Aws, AccessKey);
+
+impl IamPassword {
+    fn start() -> Self {
+        let aws = Aws::start(&["127.0.0.1"]).unwrap();
+        aws.create_user(LOGIN, Some(BEGIN)).unwrap();
+        aws.create_user("manager", None).unwrap();
+        aws.allow("manager", &["iam:*"]).unwrap();
+        let key = aws.create_key("manager", None).unwrap();
+        Self(aws, key)
+    }
+}
+
+impl Target for IamPassword {
+    fn plugin(&self) -> &'static str {
+        "awspswd"
+    }
+    fn fields(&self) -> Vec<String> {
+        signed_by("awspswd", &self.0, &self.1)
+    }
+    fn reset(&self) {
+        self.0.set_password(LOGIN, Some(BEGIN)).unwrap();
+    }
+    fn accepts(&self, password: &str) -> bool {
+        self.0.password(LOGIN).unwrap().as_deref() == Some(password)
+    }
+    fn can_be_proven(&self) -> bool {
+        false
+    }
+}
+
+fn signed_by(plugin: &str, aws: &Aws, key: &AccessKey) -> Vec<String> {
+    let set = [
+        format!("cmdr:plugin={plugin}"),
+        format!("turnlock:endpoint=https://127.0.0.1:{}", aws.port()),
+        format!("turnlock:ca={}", aws.ca_path().display()),
+        format!("cmdr:aws_key_id={}", key.id),
+        format!("cmdr:aws_key_secret={}", key.secret),
+    ];
+    let login = ["--login", LOGIN].map(str::to_owned);
+    login.into_iter().chain(set.into_iter().flat_map(|field| ["--set".to_owned(), field])).collect()
+}
+
 /// A machine, and the plugin that serves it.
 struct Machine(SmbServer, &'static str);
 
@@ -815,6 +894,21 @@ fn azureadpwd_without_permission_killed_at_every_message() {
 #[test]
 fn azureadpwd_without_permission_killed_at_every_durable_operation() {
     every_durable_operation(&Tenant::start(false), Story::NoPermission);
+}
+
+#[test]
+fn awskey_killed_at_every_message() {
+    every_message(&IamKey::start(), Story::Succeeds, BOTH);
+}
+
+#[test]
+fn awskey_killed_at_every_durable_operation() {
+    every_durable_operation(&IamKey::start(), Story::Succeeds);
+}
+
+#[test]
+fn awspswd_killed_at_every_message() {
+    every_message(&IamPassword::start(), Story::Succeeds, BOTH);
 }
 
 #[test]

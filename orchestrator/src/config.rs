@@ -238,3 +238,19 @@ fn variable(name: &str) -> Option<OsString> {
     #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::may_be_declared;
+
+    #[test]
+    fn a_rotator_gets_no_variable_that_bears_a_secret() {
+        for passed in ["AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "PATH"] {
+            assert!(may_be_declared(passed), "{passed}");
+        }
+        for kept in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD", "LD_PRELOAD"] {
+            assert!(!may_be_declared(kept), "{kept}");
+        }
+        assert!(!may_be_declared("TURNLOCK_PASSPHRASE_FILE"));
+    }
+}

@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     os::unix::net::UnixStream,
     path::PathBuf,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -36,7 +36,7 @@ pub struct Entra {
     process: Option<Owned>,
     port: u16,
     site: Site,
-    client: RefCell<Option<Client>>,
+    client: RefCell<Option<python::Client>>,
     /// What was told to it, for it keeps nothing across a restart.
     told: RefCell<Vec<Value>>,
 }
@@ -152,7 +152,7 @@ impl Entra {
         if client.is_none() {
             let service = format!("https://127.0.0.1:{}", self.port);
             let ca = self.ca_path().display().to_string();
-            *client = Some(Client::start(&mut python::script(CLIENT, &[&service, TENANT, &ca])?)?);
+            *client = Some(python::Client::start("MSAL", CLIENT, &[&service, TENANT, &ca])?);
         }
         match client.as_mut() {
             Some(client) => client.ask(question),
@@ -216,43 +216,6 @@ impl Entra {
             (Some(value), None) => Ok(value.clone()),
             _ => Err(LabError::new(format!("{command}: {told}"))),
         }
-    }
-}
-
-/// MSAL, kept running: it takes longer to load than to ask. It ends with its
-/// standard input, so that it never outlives a test.
-struct Client {
-    child: Child,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Client {
-    fn start(command: &mut Command) -> Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .could_not(|| "start MSAL".to_owned())?;
-        match (child.stdin.take(), child.stdout.take()) {
-            (Some(questions), Some(answers)) => Ok(Self { child, questions, answers: BufReader::new(answers) }),
-            _ => Err(LabError::new("MSAL was started without pipes")),
-        }
-    }
-
-    fn ask(&mut self, question: &Value) -> Result<Value> {
-        let mut line = String::new();
-        self.questions.write_all(format!("{question}\n").as_bytes()).could_not(|| "ask MSAL".to_owned())?;
-        self.answers.read_line(&mut line).could_not(|| "hear MSAL".to_owned())?;
-        serde_json::from_str(&line).map_err(|error| LabError::new(format!("MSAL said {line:?}: {error}")))
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

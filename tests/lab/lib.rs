@@ -17,6 +17,7 @@
 //! orchestrator between two messages, [`shim`] takes away whatever a program
 //! had written but not synced.
 
+pub mod aws;
 pub mod ca;
 mod dns;
 pub mod entra;
@@ -44,6 +45,7 @@ mod turnlock;
 mod unix_host;
 mod webhook;
 
+pub use aws::{AccessKey, Aws};
 pub use ca::Authority;
 pub use dns::NameServer;
 pub use entra::Entra;

@@ -3,12 +3,16 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    io::{BufRead, BufReader, Write},
     path::PathBuf,
-    process::Command,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
+
+use serde_json::Value;
 
 use crate::{
     LabError, Result,
+    error::Context,
     process::{self, clean_command},
 };
 
@@ -47,4 +51,43 @@ pub fn script(text: &str, arguments: &[&str]) -> Result<Command> {
     let mut command = clean_command(program()?);
     command.args(["-I", "-c", text]).args(arguments);
     Ok(command)
+}
+
+/// A vendor's library, kept running: it takes longer to load than to ask. It
+/// ends with its standard input, so that it never outlives a test.
+pub(crate) struct Client {
+    name: &'static str,
+    child: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Client {
+    /// Starts a script that answers one line of JSON with another.
+    pub(crate) fn start(name: &'static str, text: &str, arguments: &[&str]) -> Result<Self> {
+        let mut child = script(text, arguments)?
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .could_not(|| format!("start {name}"))?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(questions), Some(answers)) => Ok(Self { name, child, questions, answers: BufReader::new(answers) }),
+            _ => Err(LabError::new(format!("{name} was started without pipes"))),
+        }
+    }
+
+    pub(crate) fn ask(&mut self, question: &Value) -> Result<Value> {
+        let (name, mut line) = (self.name, String::new());
+        self.questions.write_all(format!("{question}\n").as_bytes()).could_not(|| format!("ask {name}"))?;
+        self.answers.read_line(&mut line).could_not(|| format!("hear {name}"))?;
+        serde_json::from_str(&line).map_err(|error| LabError::new(format!("{name} said {line:?}: {error}")))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use lab::{
-    ADMIN, DomainController, DomainOptions, LabError, Login, MysqlOptions, MysqlServer, Openldap, OpenldapOptions,
-    OracleOptions, OracleServer, Postgresql, PostgresqlOptions, Result, SmbOptions, SmbServer, UnixHost,
-    UnixHostOptions, mariadb, mysql,
+    ADMIN, AccessKey, Aws, DomainController, DomainOptions, LabError, Login, MysqlOptions, MysqlServer, Openldap,
+    OpenldapOptions, OracleOptions, OracleServer, Postgresql, PostgresqlOptions, Result, SmbOptions, SmbServer,
+    UnixHost, UnixHostOptions, mariadb, mysql,
 };
 
 use crate::{
@@ -62,6 +62,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             line(&oracle(&server));
             wait_for_ctrl_c()
         }
+        ["moto"] => {
+            setup::ensure(&[Need::PythonClients])?;
+            let server = step("start moto", || Aws::start(&["localhost", "127.0.0.1"]))?;
+            server.create_user("app", Some(ADMIN.password))?;
+            server.allow("app", &["iam:*", "sts:*"])?;
+            line(&iam(&server, &server.create_key("app", None)?));
+            wait_for_ctrl_c()
+        }
         ["samba"] => {
             setup::ensure(&[Need::Samba])?;
             let controller = step("start a domain controller", || DomainController::start(DomainOptions::default()))?;
@@ -83,9 +91,21 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             wait_for_ctrl_c()
         }
         _ => Err(LabError::new(
-            "say which server: cargo xtask lab postgresql | mariadb | mysql | ssh | openldap | oracle | samba | smb",
+            "say which server: cargo xtask lab postgresql | mariadb | mysql | ssh | openldap | moto | oracle | samba | smb",
         )),
     }
+}
+
+fn iam(server: &Aws, key: &AccessKey) -> String {
+    format!(
+        "AWS_CA_BUNDLE={} AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={} aws --endpoint-url https://127.0.0.1:{} iam \
+         list-access-keys\nuser: app, console password: {}\nCtrl-C ends it.",
+        server.ca_path().display(),
+        key.id,
+        key.secret,
+        server.port(),
+        ADMIN.password
+    )
 }
 
 fn directory(url: &str, admin: Login, ca: &Path, base: &str) -> String {

@@ -10,7 +10,7 @@ use lab::{LabError, Result, process};
 use crate::{root, say::line};
 
 /// Folders under `rotators/` that are not rotators but what rotators share.
-const SHARED: &[&str] = &["kit", "samr", "secureshell"];
+const SHARED: &[&str] = &["aws", "kit", "samr", "secureshell"];
 
 /// All that the vocabulary may stand on: it does no I/O.
 const PROTOCOL_MAY_USE: &[&str] = &["serde", "serde_json", "schemars", "zeroize", "subtle"];

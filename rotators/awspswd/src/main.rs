@@ -1,0 +1,7 @@
+//! The program `turnlock-awspswd`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    turnlock_kit::run::<turnlock_awspswd::AwsPswd>()
+}
