@@ -5,6 +5,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "a broken expectation of a test program is its failure"
 )]
 
@@ -14,6 +15,7 @@ use std::{
     fs::{self, File, Permissions},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
+    slice,
     time::Duration,
 };
 
@@ -85,7 +87,7 @@ impl Service {
         let new = self.current();
         assert_ne!(new.id, self.old.id);
         assert!(self.accepts(&new), "AWS refuses what the vault holds");
-        assert_eq!(self.keys(), [new.clone()], "{}", self.aws.log());
+        assert_eq!(self.keys(), slice::from_ref(&new), "{}", self.aws.log());
         self.world.nothing_is_open();
         new
     }
@@ -303,7 +305,7 @@ fn a_first_key_is_made_only_where_that_is_asked_for() {
     service.world.add("App", &fields, "unused");
     let refused = service.world.fails(3, &["rotate", "App"]);
     assert!(refused.to_string().contains("aws_create_key"), "{refused}");
-    assert_eq!(service.keys(), [service.old.clone()]);
+    assert_eq!(service.keys(), slice::from_ref(&service.old));
     service.world.ok(&["edit", "App", "--set", "turnlock:aws_create_key=true"]);
     service.world.ok(&["rotate", "App"]);
     let first = service.current();
@@ -428,7 +430,7 @@ fn an_orphan_is_made_inactive_and_later_removed() {
     service.world.ok(&["recover"]);
     assert_eq!(service.keys().len(), 2, "not before its time");
     service.world.ok(&["recover", "--finish-now"]);
-    assert_eq!(service.keys(), [service.old.clone()]);
+    assert_eq!(service.keys(), slice::from_ref(&service.old));
     service.world.nothing_is_open();
     service.world.ok(&["rotate", "App"]);
     service.has_rotated();
@@ -471,7 +473,7 @@ fn a_change_is_sent_once_and_a_question_again() {
     let keys = service.keys();
     assert!(keys.len() == 2 && keys.iter().any(|key| !key.active) && service.accepts(&service.old));
     service.world.ok(&["recover", "--finish-now"]);
-    assert_eq!(service.keys(), [service.old.clone()]);
+    assert_eq!(service.keys(), slice::from_ref(&service.old));
 
     let refusal = |status: u16, code: &str| json!({"what": "status", "status": status, "code": code});
     for (status, code, kind) in [

@@ -3,7 +3,12 @@
 //! nobody can ask, and what only IAM can break. Whether a password works is
 //! told by what moto keeps: it has no console to open.
 
-#![expect(clippy::unwrap_used, reason = "a broken expectation of a test program is its failure")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a broken expectation of a test program is its failure"
+)]
 
 mod promises;
 mod world;

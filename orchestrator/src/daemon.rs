@@ -23,7 +23,7 @@ use crate::failure::Failure;
 use crate::fleet::{self, Ended, Fleet, Outcome, Rules, Why, Work};
 use crate::lease;
 use crate::record::Uid;
-use crate::rotate::{Rotated, Wanted, rotate_and_note};
+use crate::rotate::{Finish, Rotated, Wanted, rotate_and_note};
 use crate::schedule::Schedule;
 use crate::settle;
 use crate::vault::{Holder, Lease, RecordState, VaultError};
@@ -138,7 +138,7 @@ async fn settle_all(engine: &Engine) {
     for (uid, state, _) in open(engine).unwrap_or_default() {
         if state == RecordState::Open {
             // What stays open is shown by `turnlock status`.
-            let _ = settle::recover(engine, &uid, Timestamp::now()).await;
+            let _ = settle::recover(engine, &uid, Finish::WhenDue).await;
         }
     }
 }
@@ -314,7 +314,7 @@ fn work(orders: &Orders) -> Work<Done> {
         let (engine, uid, why) = (Arc::clone(&engine), job.uid.clone(), job.why);
         Box::pin(async move {
             match why {
-                Why::Open => settle::recover(&engine, &uid, Timestamp::now()).await.map(|_| Done::Settled),
+                Why::Open => settle::recover(&engine, &uid, Finish::WhenDue).await.map(|_| Done::Settled),
                 Why::Proof => {
                     let remedy = Remedy { try_history: false, reconcile };
                     drift::prove(&engine, &uid, remedy).await.map(Done::Proven)

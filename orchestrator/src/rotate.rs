@@ -98,7 +98,7 @@ async fn holding(
     lease: &Lease,
     seen: &Plan,
 ) -> Result<Rotated, Failure> {
-    settle::everything_open(engine, lease, uid, Timestamp::now()).await?;
+    settle::everything_open(engine, lease, uid, Finish::WhenDue).await?;
     let (stored, plan) = engine.plan_of(uid, &wanted.options)?;
     if plan.identity != seen.identity || plan.admin_uid != seen.admin_uid {
         return Err(
@@ -137,8 +137,7 @@ async fn holding(
         match settle::settle(engine, lease, uid, &attempt.id, known, &mut rotator).await? {
             Settled::Committed { verified, mut warnings } => {
                 let hooks_open = hooks::tell(engine, lease, &attempt.tell, &mut warnings).await;
-                let now = Timestamp::now();
-                let left = finish_if_due(engine, lease, uid, &mut rotator, &mut warnings, now).await;
+                let left = finish_if_due(engine, lease, uid, &mut rotator, &mut warnings, Finish::WhenDue).await;
                 rotator.end().await;
                 warnings.splice(0..0, attempt.plan.remarks.iter().cloned());
                 let account = attempt.plan.identity.to_string();
@@ -373,7 +372,26 @@ pub(crate) enum Left {
     Undone,
 }
 
-/// Removes what the old credentials left behind, where that is due `by` then,
+/// When what old credentials left behind is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// When its grace is over.
+    WhenDue,
+    /// Now, whatever its grace.
+    Now,
+}
+
+impl Finish {
+    /// Until when it must have been due.
+    pub(crate) fn by(self) -> Timestamp {
+        match self {
+            Self::WhenDue => Timestamp::now(),
+            Self::Now => Timestamp::MAX,
+        }
+    }
+}
+
+/// Removes what the old credentials left behind, where that is due,
 /// and publishes the new one at once where the rotator does such a thing. Its
 /// failure never fails the rotation.
 pub(crate) async fn finish_if_due(
@@ -382,8 +400,9 @@ pub(crate) async fn finish_if_due(
     uid: &Uid,
     rotator: &mut Conversation,
     warnings: &mut Vec<String>,
-    by: Timestamp,
+    finish: Finish,
 ) -> Left {
+    let by = finish.by();
     let (pending, untold) = match durable(|| engine.vault.read(uid)) {
         Ok(stored) => (stored.pending, stored.untold.is_some()),
         Err(error) => {

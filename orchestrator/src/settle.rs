@@ -22,7 +22,7 @@ use crate::plan::Plan;
 use crate::process::Life;
 use crate::record::{Record, Uid};
 use crate::resolve;
-use crate::rotate::{HoldingTheLease, Left, duplicate, finish_if_due};
+use crate::rotate::{Finish, HoldingTheLease, Left, duplicate, finish_if_due};
 use crate::stage::{Attempt, PastKind, PermitGiven, Process};
 use crate::vault::{Commit, Lease, LeftBehind, Stored, VaultError};
 
@@ -344,7 +344,7 @@ pub async fn everything_open(
     engine: &Engine,
     lease: &Lease,
     uid: &Uid,
-    by: Timestamp,
+    finish: Finish,
 ) -> Result<Vec<Settled>, Failure> {
     let stored = durable(|| engine.vault.read(uid))?;
     let mut settled = Vec::new();
@@ -364,11 +364,12 @@ pub async fn everything_open(
         // They come before the old credential's end; a failure says so there.
         hooks::tell(engine, lease, std::slice::from_ref(uid), &mut Vec::new()).await;
     }
-    let undone = stored.pending.iter().find(|finish| finish.due <= by || finish.last_failure.is_some());
-    if let Some(finish) = undone {
-        let mut rotator = engine.rotators.begin(&finish.plan.plugin).await?;
+    let by = finish.by();
+    let undone = stored.pending.iter().find(|pending| pending.due <= by || pending.last_failure.is_some());
+    if let Some(pending) = undone {
+        let mut rotator = engine.rotators.begin(&pending.plan.plugin).await?;
         let mut warnings = Vec::new();
-        if finish_if_due(engine, lease, uid, &mut rotator, &mut warnings, by).await == Left::Undone {
+        if finish_if_due(engine, lease, uid, &mut rotator, &mut warnings, finish).await == Left::Undone {
             return Err(Failure::new(format!(
                 "an earlier clean-up of \"{}\" is not done: {}",
                 stored.record.title,
@@ -386,19 +387,18 @@ pub async fn everything_open(
     Ok(settled)
 }
 
-/// Takes the lease of a record and settles what is open there, and cleans up
-/// what is due `by` then.
+/// Takes the lease of a record, settles what is open there, and cleans up.
 ///
 /// # Errors
 /// Like [`everything_open`].
-pub async fn recover(engine: &Engine, uid: &Uid, by: Timestamp) -> Result<Vec<Settled>, Failure> {
+pub async fn recover(engine: &Engine, uid: &Uid, finish: Finish) -> Result<Vec<Settled>, Failure> {
     let stored = durable(|| engine.vault.read(uid))?;
     let plan = stored.stage.first().map(|attempt| &attempt.plan).or(stored.pending.first().map(|finish| &finish.plan));
     let duplicates = stored.stage.first().map(|attempt| attempt.duplicates.clone()).unwrap_or_default();
     let records: Vec<Uid> = std::iter::once(uid.clone()).chain(duplicates).collect();
     let open = !stored.stage.is_empty();
     let lease = lease::take_beside(engine, records.clone(), plan, &stored.record.title, open).await?;
-    let mut settled = everything_open(engine, &lease, uid, by).await;
+    let mut settled = everything_open(engine, &lease, uid, finish).await;
     let mut failures = Vec::new();
     if settled.is_ok() && hooks::tell(engine, &lease, &records, &mut failures).await {
         settled = Err(hooks::not_all(&stored.record.title, uid, failures));
@@ -411,7 +411,7 @@ pub async fn recover(engine: &Engine, uid: &Uid, by: Timestamp) -> Result<Vec<Se
 /// A failure to begin, or what is open on the record if that is worse.
 pub(crate) async fn or(engine: &Engine, uid: &Uid, failure: Failure) -> Failure {
     match durable(|| engine.vault.read(uid)) {
-        Ok(stored) if !stored.stage.is_empty() => match recover(engine, uid, Timestamp::now()).await {
+        Ok(stored) if !stored.stage.is_empty() => match recover(engine, uid, Finish::WhenDue).await {
             Ok(_) => failure,
             Err(worse) => worse,
         },

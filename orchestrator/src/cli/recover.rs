@@ -5,6 +5,7 @@ use clap::Args;
 use super::Context;
 use crate::engine::durable;
 use crate::failure::{Failure, exit};
+use crate::rotate::Finish;
 use crate::settle::{self, Settled};
 use crate::vault::{OpenItem, RecordState};
 
@@ -32,7 +33,8 @@ pub(super) struct Status {}
 pub(super) async fn run(context: &Context, recover: Recover) -> Result<u8, Failure> {
     let engine = context.engine(recover.wait).await?;
     let only = recover.name.as_deref().map(|name| engine.record_named(name)).transpose()?;
-    let by = if recover.finish_now { jiff::Timestamp::MAX } else { jiff::Timestamp::now() };
+    let finish = if recover.finish_now { Finish::Now } else { Finish::WhenDue };
+    let by = finish.by();
     let items = durable(|| engine.vault.open_items())?;
     let hooks = items.iter().filter(|item| item.state == RecordState::Hooks);
     let untold: Vec<crate::record::Uid> = hooks.map(|item| item.uid.clone()).collect();
@@ -50,7 +52,7 @@ pub(super) async fn run(context: &Context, recover: Recover) -> Result<u8, Failu
     context.report.begin_progress(None);
     let mut statuses = Vec::new();
     for (uid, title) in records {
-        match settle::recover(&engine, &uid, by).await {
+        match settle::recover(&engine, &uid, finish).await {
             Ok(settled) => {
                 for one in settled {
                     let (outcome, sentence) = match one {

@@ -369,6 +369,8 @@ def main():
     server = make_server(
         address, int(port), Application(), threaded=True, ssl_context=(certificate, key), request_handler=Handler
     )
+    # In the thread of its connection, so that a client that says nothing holds nobody else.
+    server.socket.do_handshake_on_connect = False
     log("ready")
     server.serve_forever(0.1)
 
