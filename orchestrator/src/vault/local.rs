@@ -58,6 +58,9 @@ const IDLE_READERS: usize = 8;
 /// next one may ask for a longer one.
 const LONGEST_COUNTED: SignedDuration = SignedDuration::from_hours(24);
 
+/// Tries that follow each other so closely are those of one run, and count once.
+const TRIES_OF_ONE_RUN: SignedDuration = SignedDuration::from_secs(60);
+
 /// How often a merge is tried again when somebody else was faster.
 const MERGES: usize = 8;
 
@@ -862,7 +865,11 @@ impl Vault for LocalVault {
             let fate = &mut aside.fate;
             let (what, why) = match note {
                 Note::Failed(why) => {
-                    let times = fate.failed.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
+                    let times = match &fate.failed {
+                        None => 1,
+                        Some(before) if txn.now.duration_since(before.at) < TRIES_OF_ONE_RUN => before.times,
+                        Some(before) => before.times.saturating_add(1),
+                    };
                     fate.failed = Some(Failed { at: txn.now, times, why: why.clone() });
                     ("failed", Some(why))
                 }
