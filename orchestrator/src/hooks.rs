@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn what_is_no_hook_is_told_and_never_run() {
         let hooks = Hooks::default();
-        for wrong in ["http://chat.example.com/", "relative/path", "https://", "ftp://x/", "sh -c id"] {
+        for wrong in ["http://chat.example.com/", "relative/path", "https://?x", "ftp://x/", "sh -c id"] {
             let problems = hooks.problems(&record(&[("turnlock:hook", wrong)]));
             assert_eq!(problems.len(), 1, "{wrong}");
             assert!(problems[0].contains("https://") && !problems[0].contains(wrong), "{problems:?}");
