@@ -62,13 +62,15 @@ fn each_is_refused(world: &World, cases: &[Case<'_>]) {
 }
 
 /// Every rotator of this workspace.
-const PLUGINS: [&str; 12] = [
+const PLUGINS: [&str; 14] = [
     "noop",
     "postgresql",
     "mysql",
     "mssql",
     "oracle",
     "adpasswd",
+    "awskey",
+    "awspswd",
     "azureadpwd",
     "windows",
     "pspasswd",
@@ -92,7 +94,7 @@ fn every_wrong_argument_is_refused_and_changes_nothing() {
     database("Length", &["cmdr:length=long"]);
     database("Rules", &["cmdr:rules=1,2"]);
     database("Plugin", &["cmdr:plugin=../../bin/sh"]);
-    database("Missing", &["cmdr:plugin=awspswd"]);
+    database("Missing", &["cmdr:plugin=mongodb"]);
     database("Admin", &["turnlock:admin=Nobody"]);
     world.ok_with(&["add", "No login", "--url", "postgres://db1", "--password", "-"], SECRET);
     let missing = World::without_vault();
@@ -110,7 +112,7 @@ fn every_wrong_argument_is_refused_and_changes_nothing() {
             (&["rotate", "Length"], 2, &["Length", "cmdr:length", "number"]),
             (&["rotate", "Rules"], 2, &["Rules", "cmdr:rules", "4 numbers"]),
             (&["rotate", "Plugin"], 2, &["Plugin", "cmdr:plugin", "a-z, 0-9"]),
-            (&["rotate", "Missing"], 2, &["Missing", "turnlock-awspswd"]),
+            (&["rotate", "Missing"], 2, &["Missing", "turnlock-mongodb"]),
             (&["rotate", "Admin"], 2, &["Admin", "Nobody", "turnlock:admin"]),
             (&["rotate", "No login"], 2, &["No login", "login"]),
             (&["check", "No login"], 2, &["No login", "login"]),
