@@ -1,6 +1,8 @@
 //! Rotating what falls due, until told to stop.
 //!
-//!     stand by until nobody else schedules → look → settle, rotate, prove what is due → look again → give way
+//! ```text
+//! stand by until nobody else schedules → look → settle, rotate, prove what is due → look again → give way
+//! ```
 //!
 //! All that must outlive this process is in the vault: it may be killed at any
 //! instant, and another one goes on.
@@ -84,6 +86,8 @@ pub enum Event<'a> {
         /// When the next one begins.
         next: Option<Timestamp>,
     },
+    /// A copy of the vault that was due is not its to make, and why.
+    NoBackup(String),
     /// Something of its own did not work; it goes on and tries again.
     Trouble(&'a Failure),
     /// It goes by new orders now.
@@ -174,6 +178,8 @@ struct Active<'a> {
     renew_at: Instant,
     settle_at: Instant,
     backed_up: Option<Instant>,
+    /// Why there is no copy, until that is told.
+    no_backup: Option<String>,
 }
 
 impl<'a> Active<'a> {
@@ -186,6 +192,7 @@ impl<'a> Active<'a> {
             renew_at: now + RENEW_EVERY,
             settle_at: now,
             backed_up: None,
+            no_backup: None,
             orders,
             lease,
         }
@@ -204,6 +211,9 @@ impl<'a> Active<'a> {
                 && let Err(failure) = self.look()
             {
                 master.hear(Event::Trouble(&failure));
+            }
+            if let Some(why) = self.no_backup.take() {
+                master.hear(Event::NoBackup(why));
             }
             if let Some(left) = leaving
                 && self.fleet.is_idle()
@@ -278,7 +288,7 @@ impl<'a> Active<'a> {
         };
         let changes = !matches!(why, Why::Open) && (!matches!(why, Why::Proof) || self.orders.reconcile);
         if changes && self.backed_up.is_none_or(|at| at.elapsed() >= BACKUP_EVERY) {
-            durable(|| self.orders.backups.take(engine.vault.as_ref()))?;
+            self.no_backup = durable(|| self.orders.backups.take(engine.vault.as_ref()))?.not_made();
             self.backed_up = Some(Instant::now());
         }
         self.at_work.insert(uid.clone());

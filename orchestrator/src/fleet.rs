@@ -1,7 +1,9 @@
 //! Many records: a bounded number at once, gently to every target, and one
 //! failure stops nobody else.
 //!
-//!     selected → waits for its turn → ⟨ties, breaker, gates⟩ → flies → again later, or ended
+//! ```text
+//! selected → waits for its turn → ⟨ties, breaker, gates⟩ → flies → again later, or ended
+//! ```
 //!
 //! `scheduler.rs` decides, without a clock and without waiting; [`Fleet::next`]
 //! does what it says and gives back each record as it ends. What is known of a

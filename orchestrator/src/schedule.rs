@@ -1,8 +1,10 @@
 //! When a credential is due.
 //!
-//!     every 30d
-//!     every 90d in Sat,Sun 22:00-06:00 Europe/Berlin
-//!     0 3 * * Sun Europe/Berlin spread 2h
+//! ```text
+//! every 30d
+//! every 90d in Sat,Sun 22:00-06:00 Europe/Berlin
+//! 0 3 * * Sun Europe/Berlin spread 2h
+//! ```
 //!
 //! Pure: whoever asks says what time it is. The same record is always due at
 //! the same instant, whoever asks and however often.
