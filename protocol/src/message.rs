@@ -125,8 +125,9 @@ impl<'line> Incoming<'line> {
             <&RawValue>::deserialize(value).map(Some)
         }
 
-        let frame: Frame<'line> = serde_json::from_slice(line).map_err(|e| Malformed::from(&e))?;
         let nonsense = Malformed { line: 1, column: 1 };
+        let frame: &RawValue = serde_json::from_slice(line).map_err(|error| Malformed::from(&error))?;
+        let frame: Frame<'line> = object(frame)?;
         if frame.jsonrpc != "2.0" {
             return Err(nonsense);
         }
@@ -140,6 +141,18 @@ impl<'line> Incoming<'line> {
             _ => Err(nonsense),
         }
     }
+}
+
+/// Reads a message, params or a result, which are objects and nothing else:
+/// serde alone would take the array `[true]` for a [`Permit`].
+///
+/// # Errors
+/// Where it stops to fit; never what it said.
+pub fn object<'json, T: Deserialize<'json>>(json: &'json RawValue) -> Result<T, Malformed> {
+    if !json.get().starts_with('{') {
+        return Err(Malformed { line: 1, column: 1 });
+    }
+    serde_json::from_str(json.get()).map_err(|error| Malformed::from(&error))
 }
 
 /// A JSON-RPC error object; `data` is there when a rotation failed.

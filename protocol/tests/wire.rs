@@ -589,6 +589,8 @@ fn what_is_no_frame_is_malformed() {
         r#"{"jsonrpc": "2.0", "id": 1, "id": 2, "method": "canary"}"#,
         r#"{"jsonrpc": "2.0", "id": 1, "method": "canary"} {}"#,
         "\u{feff}{\"jsonrpc\": \"2.0\", \"id\": 1, \"method\": \"canary\"}",
+        // Serde alone would read it field by field.
+        r#"["2.0", "t1", null, null, {"proceed": true}, null]"#,
     ] {
         let malformed = Incoming::parse(line.as_bytes()).expect_err(line);
         assert!(!malformed.to_string().contains("canary"));

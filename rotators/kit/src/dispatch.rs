@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
-use turnlock_protocol::message::{Malformed, RpcError, code};
+use turnlock_protocol::message::{RpcError, code, object};
 use turnlock_protocol::operation::{
     Account, Admin, ApplyParams, ApplyResult, CheckParams, FinishParams, HostOutcome, PlanParams, PlanResult,
     PrepareParams, RevertParams, Terms, Verdict, VerifyParams,
@@ -206,7 +206,7 @@ impl Call {
     ) -> Result<ApplyResult, Fault> {
         if change.next.is_none() && !self.host.can_take_minted() {
             return Err(Fault::new(
-                Kind::InvalidInput,
+                Kind::Unsupported,
                 "standard output keeps nothing, so the new secret would be lost; nothing was changed",
             )
             .hint("redirect standard output to a file or a pipe"));
@@ -300,8 +300,7 @@ pub(crate) fn spoken(protocol: u32) -> Result<(), Fault> {
 /// Reads params. What serde says may repeat a misplaced secret, so a person
 /// gets the place and not the words.
 pub(crate) fn read<'de, T: Deserialize<'de>>(params: &'de RawValue) -> Result<T, Fault> {
-    serde_json::from_str(params.get()).map_err(|error| {
-        let place = Malformed::from(&error);
+    object(params).map_err(|place| {
         Fault::new(
             Kind::InvalidInput,
             format!("the params do not fit at line {}, column {} of the params", place.line, place.column),

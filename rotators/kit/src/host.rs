@@ -5,8 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
-use turnlock_protocol::message::{MintedParams, Permit, Request, Staged, ThresholdParams};
+use turnlock_protocol::message::{MintedParams, Permit, Request, Staged, ThresholdParams, object};
 use turnlock_protocol::{Credential, RequestId};
 
 use crate::output::Output;
@@ -24,7 +25,7 @@ pub(crate) struct Host {
 enum Mode {
     /// Requests travel as messages; answers come through [`Host::answered`].
     Serving {
-        waiting: RefCell<HashMap<String, oneshot::Sender<String>>>,
+        waiting: RefCell<HashMap<String, oneshot::Sender<Box<RawValue>>>>,
         asked: Cell<u64>,
         /// Nobody will answer any more.
         gone: Cell<bool>,
@@ -49,7 +50,7 @@ impl Host {
         match self.ask("threshold", ThresholdParams { id: request }).await {
             Answer::Alone => true,
             Answer::Nothing => false,
-            Answer::Json(json) => serde_json::from_str::<Permit>(&json).is_ok_and(|permit| permit.proceed),
+            Answer::Json(json) => object::<Permit>(&json).is_ok_and(|permit| permit.proceed),
         }
     }
 
@@ -60,7 +61,7 @@ impl Host {
         match self.ask("minted", MintedParams { id: request, next: next.duplicate() }).await {
             Answer::Alone => self.write_candidate(next),
             Answer::Nothing => false,
-            Answer::Json(json) => serde_json::from_str::<Staged>(&json).is_ok_and(|answer| answer.staged),
+            Answer::Json(json) => object::<Staged>(&json).is_ok_and(|answer| answer.staged),
         }
     }
 
@@ -92,7 +93,7 @@ impl Host {
     }
 
     /// Takes the host's answer to one of our requests.
-    pub(crate) fn answered(&self, id: &RequestId, result: &str) {
+    pub(crate) fn answered(&self, id: &RequestId, result: &RawValue) {
         if let (Mode::Serving { waiting, .. }, RequestId::Rotator(id)) = (&self.mode, id)
             && let Some(sender) = waiting.borrow_mut().remove(id)
         {
@@ -143,5 +144,5 @@ impl Host {
 enum Answer {
     Alone,
     Nothing,
-    Json(String),
+    Json(Box<RawValue>),
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use serde_json::value::RawValue;
-use turnlock_protocol::message::{CancelParams, Hello, Notification, Reply, RpcError, code};
+use turnlock_protocol::message::{CancelParams, Hello, Notification, Reply, RpcError, code, object};
 use turnlock_protocol::{Fault, Incoming, Kind, Operation, RequestId, VERSIONS};
 use zeroize::Zeroizing;
 
@@ -98,7 +98,7 @@ fn take<R: Rotator>(
             refuse(None, code::PARSE, &malformed.to_string());
             return false;
         }
-        Ok(Incoming::Result { id, result }) => host.answered(&id, result.get()),
+        Ok(Incoming::Result { id, result }) => host.answered(&id, result),
         Ok(Incoming::Error { id, .. }) => host.refused(id.as_ref()),
         Ok(Incoming::Notification { method: "cancel", params }) => cancel(params, output, running),
         Ok(Incoming::Notification { .. }) => {}
@@ -133,7 +133,7 @@ fn take<R: Rotator>(
 
 /// Cancels before the permit. Behind it the reply of the operation decides.
 fn cancel(params: Option<&RawValue>, output: &Output, running: &mut Option<Running>) {
-    let asked = params.and_then(|params| serde_json::from_str::<CancelParams>(params.get()).ok());
+    let asked = params.and_then(|params| object::<CancelParams>(params).ok());
     let matches = |running: &mut Running| {
         asked.as_ref().is_some_and(|asked| asked.id == running.id) && running.permit.get() == PermitState::NotGiven
     };

@@ -109,7 +109,7 @@ fn a_full_disk_and_a_closed_standard_output_change_nothing_either() {
         });
         let before = target.holds();
         let ended = call_into("awskey", &["rotate"], params.to_string(), opened(output));
-        assert_ne!(ended.status, 0);
+        assert_eq!(ended.status, 3);
         assert_eq!(target.holds(), before, "no key was made that nobody would learn");
     }
     let params = target.change(json!({})).to_string();

@@ -70,7 +70,7 @@ fn only_proceed_true_is_a_permit() {
         json!({"proceed": "true"}),
         json!({"proceed": 1}),
         json!({}),
-        json!([]),
+        json!([true]),
         json!(true),
         Value::Null,
     ] {
