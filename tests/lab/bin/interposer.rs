@@ -5,14 +5,18 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     path::PathBuf,
     process::{Child, ExitCode, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use lab::{
     LabError, Result,
-    interposer::{CLAIM, Config, Kill, Message, MessageDirection, Victim, When, find_config},
-    process::{command, signal, status_number},
+    interposer::{CLAIM, Config, Kill, Message, MessageDirection, Strike, Victim, When, claim_of, find_config},
+    process::{command, signal, status_number, wait_until},
 };
 
 fn main() -> ExitCode {
@@ -29,7 +33,8 @@ fn main() -> ExitCode {
 struct Post {
     log: Mutex<File>,
     kill: Option<Kill>,
-    claim: PathBuf,
+    strikes: Vec<(Strike, AtomicBool)>,
+    place: PathBuf,
     rotator: u32,
     orchestrator: u32,
 }
@@ -57,7 +62,8 @@ fn interpose() -> Result<i32> {
     let post = Arc::new(Post {
         log: Mutex::new(log),
         kill: config.kill,
-        claim: path.with_file_name(CLAIM),
+        strikes: config.strikes.into_iter().map(|strike| (strike, AtomicBool::new(false))).collect(),
+        place: path,
         rotator: rotator.id(),
         orchestrator,
     });
@@ -83,6 +89,7 @@ fn carry(post: &Post, direction: MessageDirection, from: impl Read, mut to: impl
             return;
         }
         let message = describe(direction, number, &line);
+        post.listen(&line);
         post.kill_if(When::Before, direction, number);
         let passed = to.write_all(&line).and_then(|()| to.flush());
         if passed.is_ok() {
@@ -102,20 +109,49 @@ impl Post {
         drop(self.log.lock().unwrap_or_else(PoisonError::into_inner).write_all(&text));
     }
 
-    fn kill_if(&self, when: When, direction: MessageDirection, number: u64) {
-        let Some(kill) = self.kill.filter(|kill| (kill.when, kill.direction, kill.number) == (when, direction, number))
-        else {
-            return;
-        };
-        if OpenOptions::new().write(true).create_new(true).open(&self.claim).is_err() {
-            return;
-        }
-        match kill.victim {
-            Victim::Orchestrator => signal(self.orchestrator, "KILL"),
-            Victim::Rotator => {
-                signal(self.rotator, "KILL");
-                std::process::exit(137);
+    /// Learns which of the strikes are about this conversation.
+    fn listen(&self, line: &[u8]) {
+        for (strike, concerned) in &self.strikes {
+            let about = strike.about.as_bytes();
+            if line.windows(about.len().max(1)).any(|part| part == about) {
+                concerned.store(true, Ordering::Relaxed);
             }
+        }
+    }
+
+    fn kill_if(&self, when: When, direction: MessageDirection, number: u64) {
+        let is_now = |kill: &Kill| (kill.when, kill.direction, kill.number) == (when, direction, number);
+        if let Some(kill) = self.kill.filter(is_now)
+            && self.claims(CLAIM)
+        {
+            self.strike(kill.victim, "KILL", 0);
+        }
+        for (index, (strike, concerned)) in self.strikes.iter().enumerate() {
+            if is_now(&strike.kill) && concerned.load(Ordering::Relaxed) && self.claims(&claim_of(index)) {
+                self.strike(strike.kill.victim, &strike.signal, strike.pause_ms);
+            }
+        }
+    }
+
+    /// Only the first of all stand-ins that come to it does it.
+    fn claims(&self, name: &str) -> bool {
+        OpenOptions::new().write(true).create_new(true).open(self.place.with_file_name(name)).is_ok()
+    }
+
+    fn strike(&self, victim: Victim, name: &str, pause_ms: u64) {
+        let id = match victim {
+            Victim::Orchestrator => self.orchestrator,
+            Victim::Rotator => self.rotator,
+        };
+        signal(id, name);
+        match (victim, name) {
+            (_, "STOP") => {
+                // The message waits, too: whoever gets it should find the other standing still.
+                drop(wait_until::<()>("a pause to pass", Duration::from_millis(pause_ms), || None));
+                signal(id, "CONT");
+            }
+            (Victim::Rotator, "KILL") => std::process::exit(137),
+            _ => {}
         }
     }
 }
