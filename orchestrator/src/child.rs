@@ -4,7 +4,10 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::process::Stdio;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -15,7 +18,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use turnlock_protocol::message::{
-    Hello, LogParams, MintedParams, Permit, ProgressParams, Reply, Request, RpcError, Staged, code,
+    Hello, LogParams, MintedParams, Permit, ProgressParams, Reply, Request, RpcError, Staged, code, object,
 };
 use turnlock_protocol::operation::Terms;
 use turnlock_protocol::{
@@ -23,11 +26,15 @@ use turnlock_protocol::{
 };
 use zeroize::Zeroizing;
 
-use crate::rotators::Rotator;
+use crate::container::Container;
+use crate::rotators::{Program, Rotator};
 use crate::stage::Process;
 
 /// How long a rotator may take to end by itself once its input is closed.
 const END_WITHIN: Duration = Duration::from_secs(5);
+/// How long podman may take until a container runs; what the rotator in it
+/// takes comes on top.
+const CONTAINER_WITHIN: Duration = Duration::from_secs(30);
 /// How much longer than its deadline a rotator may take to say so.
 const DEADLINE_SLACK: Duration = Duration::from_millis(500);
 /// How many lines of its standard error are kept for a report.
@@ -41,6 +48,8 @@ pub struct Conversation {
     output: BufReader<ChildStdout>,
     errors: Option<JoinHandle<VecDeque<String>>>,
     process: Process,
+    /// Where the rotator runs, if the child is podman.
+    container: Option<Container>,
     plugin: String,
     asked: u64,
     /// Nothing more is heard in it.
@@ -80,17 +89,24 @@ impl Conversation {
     /// `unsupported` when it does not speak our protocol or is another plugin,
     /// `internal` when it cannot be started or ends at once.
     pub async fn begin(rotator: &Rotator, environment: &[(String, OsString)]) -> Result<Self, Fault> {
-        let name = rotator.program.display();
+        let name = &rotator.program;
         let cannot_start =
-            |error: &std::io::Error| Fault::new(Kind::Internal, format!("{name} cannot be started")).caused_by(error);
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that starts rotators")]
-        let mut command = tokio::process::Command::from(std::process::Command::new(&rotator.program));
+            |error: &io::Error| Fault::new(Kind::Internal, format!("{name} cannot be started")).caused_by(error);
+        let (mut command, container) = match &rotator.program {
+            Program::File(program) => {
+                let mut command = command(program, environment).map_err(|error| cannot_start(&error))?;
+                command.arg("serve");
+                (tokio::process::Command::from(command), None)
+            }
+            Program::Image(image) => {
+                let container = Container::new(image, &rotator.plugin, environment)?;
+                let mut command = container.command();
+                let directory = crate::rotators::empty_directory().map_err(|error| cannot_start(&error))?;
+                command.current_dir(directory).process_group(0);
+                (command, Some(container))
+            }
+        };
         let mut child = command
-            .arg("serve")
-            .env_clear()
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(crate::rotators::empty_directory().map_err(|error| cannot_start(&error))?)
-            .process_group(0)
             .kill_on_drop(false)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -108,22 +124,39 @@ impl Conversation {
             output: BufReader::with_capacity(16 * 1024, output),
             errors: Some(tokio::spawn(last_lines(errors))),
             process: Process::of(pid),
+            container,
             plugin: rotator.plugin.clone(),
             asked: 0,
             over: false,
         };
-        let hello = timeout_at(Instant::now() + Duration::from_millis(HELLO_WITHIN_MS), conversation.hello())
-            .await
-            .unwrap_or_else(|_| {
-                Err(Fault::new(Kind::Unsupported, format!("{name} did not say hello within {HELLO_WITHIN_MS} ms")))
-            });
-        match hello {
+        let hello = Duration::from_millis(HELLO_WITHIN_MS);
+        let within = if conversation.container.is_some() { CONTAINER_WITHIN + hello } else { hello };
+        let begun = match timeout_at(Instant::now() + within, conversation.hello()).await {
+            Ok(Ok(())) => conversation.name_the_process().await,
+            Ok(Err(fault)) => Err(fault),
+            Err(_) => {
+                let silent = format!("{name} did not say hello within {} ms", within.as_millis());
+                Err(Fault::new(Kind::Unsupported, silent))
+            }
+        };
+        match begun {
             Ok(()) => Ok(conversation),
             Err(fault) => {
                 conversation.kill();
-                Err(fault)
+                match &conversation.container {
+                    Some(container) => Err(container.missing().await.unwrap_or(fault)),
+                    None => Err(fault),
+                }
             }
         }
+    }
+
+    /// In a container the rotator is not our child, and outlives podman.
+    async fn name_the_process(&mut self) -> Result<(), Fault> {
+        if let Some(container) = &self.container {
+            self.process = container.process().await?;
+        }
+        Ok(())
     }
 
     /// The process, so that others can prove it dead.
@@ -161,9 +194,9 @@ impl Conversation {
             fault
         };
         let failure = match outcome {
-            Ok(Ok(line)) => match serde_json::from_slice::<ResultOf<R>>(&line) {
-                Ok(answer) => return Ok(answer.result),
-                Err(_) => {
+            Ok(Ok(line)) => match result(&line) {
+                Some(result) => return Ok(result),
+                None => {
                     let what = format!(
                         "turnlock-{} answered {} with a result that does not fit",
                         self.plugin,
@@ -197,13 +230,21 @@ impl Conversation {
         self.over
     }
 
-    /// Ends the conversation: closes its input, waits, then kills the group.
+    /// Ends the conversation: closes its input, waits, then kills.
     pub async fn end(mut self) {
         drop(self.input);
-        if timeout_at(Instant::now() + END_WITHIN, self.child.wait()).await.is_err() {
-            kill_group(&self.child);
-            let _ = self.child.wait().await;
+        if timeout_at(Instant::now() + END_WITHIN, self.child.wait()).await.is_ok() {
+            return;
         }
+        if let Some(container) = &self.container {
+            container.kill();
+            // podman ends with its container.
+            if timeout_at(Instant::now() + END_WITHIN, self.child.wait()).await.is_ok() {
+                return;
+            }
+        }
+        kill_group(&self.child);
+        let _ = self.child.wait().await;
     }
 
     async fn hello(&mut self) -> Result<(), Fault> {
@@ -213,9 +254,7 @@ impl Conversation {
             return Err(self.with_last_words(refuse("ended before it said hello")).await);
         };
         let hello = match Incoming::parse(&line) {
-            Ok(Incoming::Notification { method: "hello", params: Some(params) }) => {
-                serde_json::from_str::<Hello>(params.get()).ok()
-            }
+            Ok(Incoming::Notification { method: "hello", params: Some(params) }) => object::<Hello>(params).ok(),
             _ => None,
         }
         .ok_or_else(|| refuse("does not speak the rotator protocol: its first line is no hello"))?;
@@ -242,17 +281,9 @@ impl Conversation {
         threshold: &mut impl Threshold,
         permitted: &mut bool,
     ) -> Result<Result<Zeroizing<Vec<u8>>, RpcError>, Broken> {
-        #[derive(Serialize)]
-        struct WithTerms<'a, P> {
-            #[serde(flatten)]
-            terms: Terms,
-            #[serde(flatten)]
-            params: &'a P,
-        }
         self.asked += 1;
         let id = RequestId::Host(self.asked);
-        let params = WithTerms { terms: Terms::within(deadline_ms), params };
-        self.send(&Request::new(id.clone(), operation.name(), params)).await?;
+        self.send(&request(id.clone(), operation, params, deadline_ms)).await?;
         loop {
             let Some(line) = self.read_line().await? else {
                 return Err(self.broken(&format!("ended in the middle of {}", operation.name())));
@@ -266,7 +297,7 @@ impl Conversation {
                     self.send(&Reply::result(theirs, Permit { proceed })).await?;
                 }
                 Ok(Incoming::Request { id: theirs @ RequestId::Rotator(_), method: "minted", params }) => {
-                    let minted = params.and_then(|params| serde_json::from_str::<MintedParams>(params.get()).ok());
+                    let minted = params.and_then(|params| object::<MintedParams>(params).ok());
                     let staged = match minted {
                         Some(minted) => threshold.minted(minted.next).await,
                         None => false,
@@ -278,12 +309,12 @@ impl Conversation {
                     self.send(&Reply::error(Some(theirs), error)).await?;
                 }
                 Ok(Incoming::Notification { method: "progress", params: Some(params) }) => {
-                    if let Ok(progress) = serde_json::from_str::<ProgressParams>(params.get()) {
+                    if let Ok(progress) = object::<ProgressParams>(params) {
                         threshold.progress(&progress.step);
                     }
                 }
                 Ok(Incoming::Notification { method: "log", params: Some(params) }) => {
-                    if let Ok(log) = serde_json::from_str::<LogParams>(params.get()) {
+                    if let Ok(log) = object::<LogParams>(params) {
                         threshold.progress(&log.message);
                     }
                 }
@@ -337,7 +368,11 @@ impl Conversation {
     }
 
     fn kill(&mut self) {
-        kill_group(&self.child);
+        match &self.container {
+            // podman ends with its container, and tidies up behind it.
+            Some(container) => container.kill(),
+            None => kill_group(&self.child),
+        }
     }
 
     /// Adds the last lines of standard error. Ours are scrubbed by the kit; a
@@ -359,12 +394,47 @@ impl Conversation {
     }
 }
 
+/// A rotator's program, to be started as PROTOCOL.md says: a cleared
+/// environment, an empty working directory, a process group of its own.
+pub(crate) fn command(program: &Path, environment: &[(String, OsString)]) -> io::Result<Command> {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that starts rotators")]
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(crate::rotators::empty_directory()?)
+        .process_group(0);
+    Ok(command)
+}
+
+/// A request for an operation, with its terms.
+pub(crate) fn request<'a, P: Serialize>(
+    id: RequestId,
+    operation: Operation,
+    params: &'a P,
+    deadline_ms: u64,
+) -> Request<'static, WithTerms<'a, P>> {
+    Request::new(id, operation.name(), WithTerms { terms: Terms::within(deadline_ms), params })
+}
+
+/// Params and what every request's params carry besides.
+#[derive(Serialize)]
+pub(crate) struct WithTerms<'a, P> {
+    #[serde(flatten)]
+    terms: Terms,
+    #[serde(flatten)]
+    params: &'a P,
+}
+
 /// The rotator can no longer be spoken with.
 struct Broken(Fault);
 
-#[derive(serde::Deserialize)]
-struct ResultOf<R> {
-    result: R,
+/// The result in an answer's line, if it fits.
+pub(crate) fn result<R: DeserializeOwned>(line: &[u8]) -> Option<R> {
+    match Incoming::parse(line) {
+        Ok(Incoming::Result { result, .. }) => object(result).ok(),
+        _ => None,
+    }
 }
 
 pub(crate) fn kill_group(child: &Child) {

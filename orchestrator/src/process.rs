@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Pid, Signal, kill_process_group};
+
 use crate::stage::Process;
 
 /// What is known about a process.
@@ -45,9 +47,18 @@ impl Process {
             _ => Life::Dead,
         }
     }
+
+    /// Ends it with its children, where it is a rotator that is known to run
+    /// here: each leads a process group of its own.
+    pub(crate) fn kill(&self) {
+        let leader = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        if let (Life::Alive, Some(leader)) = (self.life(), leader) {
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
 }
 
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
@@ -77,5 +88,20 @@ mod tests {
         assert_eq!(this.life(), Life::Alive);
         assert_eq!(Process { started: this.started - 1, ..this.clone() }.life(), Life::Dead);
         assert_eq!(Process { boot: "another".into(), ..this }.life(), Life::OutOfSight);
+    }
+
+    #[test]
+    fn a_rotator_is_ended_also_while_it_is_stopped() {
+        use std::os::unix::process::{CommandExt, ExitStatusExt};
+        #[expect(clippy::disallowed_methods, reason = "a process that stands for a rotator")]
+        let mut child = std::process::Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        let rotator = Process::of(child.id());
+        kill_process_group(Pid::from_child(&child), Signal::STOP).unwrap();
+        // Another process that has its id now is left alone.
+        Process { started: rotator.started - 1, ..rotator.clone() }.kill();
+        assert!(child.try_wait().unwrap().is_none());
+        rotator.kill();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        assert_eq!(rotator.life(), Life::Dead);
     }
 }

@@ -26,6 +26,9 @@ use crate::rotate::{Finish, HoldingTheLease, Left, duplicate, finish_if_due};
 use crate::stage::{Attempt, PastKind, PermitGiven, Process};
 use crate::vault::{Commit, Lease, LeftBehind, Stored, VaultError};
 
+/// How long a process may take to die of SIGKILL.
+const DIES_WITHIN: Duration = Duration::from_secs(5);
+
 /// What the host knows of an apply, before anybody is asked.
 #[derive(Debug)]
 pub enum Known {
@@ -81,6 +84,9 @@ pub struct Facts {
     pub current: Heard,
     /// Whether it was asked again after its settle time.
     pub asked_again: bool,
+    /// Whether the change may have been made between the two questions, so that
+    /// both credentials were refused although one of them always worked.
+    pub in_between: bool,
     /// What it said of all abandoned candidates together.
     pub abandoned: Heard,
     /// Whether an admin may reset the account to the candidate.
@@ -98,7 +104,7 @@ pub struct Facts {
 }
 
 /// [`Known`] without its texts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sure {
     /// No permit was given.
     NoPermit,
@@ -111,7 +117,7 @@ pub enum Sure {
 }
 
 /// What to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Log in with the candidate.
     AskCandidate,
@@ -119,6 +125,8 @@ pub enum Step {
     AskCurrent,
     /// Give the target its settle time, then ask again.
     WaitAndAskAgain,
+    /// Log in with the candidate once more.
+    AskOnceMore,
     /// Log in with abandoned candidates, newest first.
     AskAbandoned,
     /// Send the same candidate again and hear a definite answer.
@@ -163,8 +171,10 @@ pub fn next_step(facts: &Facts) -> Step {
         (_, Refused | Partly(_), LockedOut | CannotAsk(_)) => Step::Leave,
         (_, Partly(_), Accepted) if facts.overlap => Step::Revert,
         (_, Partly(_), _) | (_, Refused, Partly(_)) => Step::Park,
+        // Refused both may be the two halves of a target that is just changing.
         (_, Refused, Accepted | Refused) if !facts.asked_again => Step::WaitAndAskAgain,
         (_, Refused, Accepted) => Step::Abandon,
+        (_, Refused, Refused) if facts.in_between => Step::AskOnceMore,
         (_, Refused, Refused) => match facts.abandoned {
             NotAsked => Step::AskAbandoned,
             Accepted => Step::AdoptAbandoned,
@@ -221,7 +231,7 @@ async fn settle_known(
     if sure == Sure::Unknown {
         quiet(engine, attempt, title, rotator.process()).await?;
     }
-    let Some(candidate) = applied.as_ref().and_then(|applied| applied.next.as_ref()).or(attempt.candidate.as_ref())
+    let Some(mut candidate) = applied.as_ref().and_then(|applied| applied.next.as_ref()).or(attempt.candidate.as_ref())
     else {
         return match &attempt.permit {
             Some(permit) if matches!(sure, Sure::Yes | Sure::Unknown) => {
@@ -236,6 +246,7 @@ async fn settle_known(
         candidate: Heard::NotAsked,
         current: Heard::NotAsked,
         asked_again: plan.traits.settle_ms == 0 || plan.traits.lockout_sensitive,
+        in_between: attempt.permit.is_some(),
         abandoned: Heard::NotAsked,
         can_reset: plan.admin.is_some() && plan.traits.admin_reset && attempt.permit.is_some(),
         verify: plan.traits.verify,
@@ -255,10 +266,22 @@ async fn settle_known(
                     Sure::Yes => prove(engine, plan, candidate, rotator).await,
                     _ => ask(engine, plan, candidate, rotator).await,
                 };
+                // A rotator that answers with another one than was staged may be wrong.
+                if let Some(staged) = &attempt.candidate
+                    && facts.candidate == Heard::Refused
+                    && !staged.same_as(candidate)
+                {
+                    candidate = staged;
+                    facts.candidate = ask(engine, plan, candidate, rotator).await;
+                }
             }
             Step::AskCurrent => {
                 engine.progress(title, "asking for the old credential");
                 facts.current = ask(engine, plan, &plan.current, rotator).await;
+            }
+            Step::AskOnceMore => {
+                facts.in_between = false;
+                facts.candidate = ask(engine, plan, candidate, rotator).await;
             }
             Step::WaitAndAskAgain => {
                 facts.asked_again = true;
@@ -434,7 +457,9 @@ fn lagging(applied: &ApplyResult) -> Option<Fault> {
 
 /// Waits until the rotator that got this attempt's permit can change nothing
 /// any more: it is dead, its time is over, or it is the one that speaks here,
-/// which has given the one answer that ends an operation.
+/// which has given the one answer that ends an operation. One that still lives
+/// on this machine then is ended: had it been stopped, it would go on where it
+/// was, whatever the time.
 async fn quiet(engine: &Engine, attempt: &Attempt, title: &str, speaking: &Process) -> Result<(), Failure> {
     let Some(PermitGiven { rotator, until, .. }) = &attempt.permit else {
         return Ok(());
@@ -446,6 +471,22 @@ async fn quiet(engine: &Engine, attempt: &Attempt, title: &str, speaking: &Proce
         engine.progress(title, "waiting for an earlier rotator to end");
         let rest = until.duration_since(Timestamp::now()).min(SignedDuration::from_millis(20));
         tokio::time::sleep(rest.unsigned_abs()).await;
+    }
+    if rotator == speaking {
+        return Ok(());
+    }
+    let since = tokio::time::Instant::now();
+    while rotator.life() == Life::Alive {
+        if since.elapsed() > DIES_WITHIN {
+            return Err(Failure::new(format!(
+                "process {}, an earlier rotator of \"{title}\", cannot be ended",
+                rotator.pid
+            ))
+            .state(State::Unknown)
+            .hint("end it, then turnlock recover"));
+        }
+        rotator.kill();
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
 }
@@ -850,6 +891,9 @@ pub(crate) fn credential_in(record: &Record, plan: &Plan) -> Credential {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -859,6 +903,7 @@ mod tests {
             candidate: Heard::NotAsked,
             current: Heard::NotAsked,
             asked_again: false,
+            in_between: false,
             abandoned: Heard::NotAsked,
             can_reset: false,
             verify: VerifyBy::Login,
@@ -896,6 +941,7 @@ mod tests {
             assert_eq!(next_step(&Facts { asked_again: true, ..asked(known, Refused, Accepted) }), Step::Abandon);
             assert_eq!(next_step(&asked(known, Refused, Refused)), Step::WaitAndAskAgain);
             let both = || Facts { asked_again: true, ..asked(known, Refused, Refused) };
+            assert_eq!(next_step(&Facts { in_between: true, ..both() }), Step::AskOnceMore);
             assert_eq!(next_step(&both()), Step::AskAbandoned);
             assert_eq!(next_step(&Facts { abandoned: Accepted, ..both() }), Step::AdoptAbandoned);
             assert_eq!(next_step(&Facts { abandoned: cannot(), ..both() }), Step::Leave);
@@ -929,13 +975,14 @@ mod tests {
             for candidate in heard() {
                 for current in heard() {
                     for abandoned in heard() {
-                        for bits in 0..4 {
+                        for bits in 0..8 {
                             let facts = Facts {
                                 candidate: candidate.clone(),
                                 current: current.clone(),
                                 abandoned: abandoned.clone(),
                                 asked_again: bits & 1 != 0,
                                 can_reset: bits & 2 != 0,
+                                in_between: bits & 4 != 0,
                                 ..facts(known)
                             };
                             match next_step(&facts) {
