@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Backup, Vault, VaultError};
 
 /// How many are kept for each vault.
 const KEPT: usize = 3;
@@ -28,14 +28,14 @@ impl Backups {
         Self { directory: state_directory.join("backups"), name }
     }
 
-    /// Copies the vault, and lets go of the oldest copy.
+    /// Copies the vault, where copies are ours to make, and lets go of the oldest one.
     ///
     /// # Errors
     /// What the storage says; then there is no new copy.
-    pub fn take(&self, vault: &dyn Vault) -> Result<PathBuf, VaultError> {
+    pub fn take(&self, vault: &dyn Vault) -> Result<Backup, VaultError> {
         let now = Timestamp::now().strftime("%Y%m%dT%H%M%S%6fZ");
         let copy = self.directory.join(format!("{}-{now}.db", self.name));
-        vault.backup(&copy)?;
+        let made = vault.backup(&copy)?;
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let mut copies: Vec<_> = entries
             .filter(|entry| entry.file_name().to_string_lossy().starts_with(&self.name))
@@ -46,6 +46,6 @@ impl Backups {
             // One that cannot be removed is only one too many.
             let _ = fs::remove_file(old);
         }
-        Ok(copy)
+        Ok(made)
     }
 }

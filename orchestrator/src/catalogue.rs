@@ -8,13 +8,13 @@ use serde_json::Value;
 use turnlock_protocol::{Describe, Mark};
 
 /// The rotators that can be used, by plugin.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Catalogue {
     entries: BTreeMap<String, Entry>,
 }
 
 /// One rotator: its description, and its schema read once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// The rotator's own words.
     pub describe: Describe,
@@ -186,6 +186,12 @@ impl Catalogue {
     /// All rotators in the order of their plugins' names.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
+    }
+
+    /// Names these rotators in these versions.
+    pub fn versions(&self) -> String {
+        let named = self.entries().map(|Entry { describe, .. }| format!("{} {}\n", describe.plugin, describe.version));
+        named.collect()
     }
 
     /// The plugin known by a port: Keeper's, else the only rotator that claims it.

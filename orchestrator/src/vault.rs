@@ -1,11 +1,14 @@
 //! Where records and everything that must survive live.
 //!
 //! Every changing method is one committed, flushed transaction. Those that
-//! change a record or what stands beside it append their own audit row: when it returns `Ok`, the change is durable; when it
-//! returns an error, nothing happened. Methods block; callers in asynchronous
-//! code go through [`crate::blocking`].
+//! change a record or what stands beside it append their own audit row: when it
+//! returns `Ok`, the change is durable; when it returns an error, nothing
+//! happened. Methods block; callers in asynchronous code go through
+//! `engine::durable`.
 
+mod beside;
 pub mod local;
+pub mod store;
 
 use std::path::{Path, PathBuf};
 
@@ -49,8 +52,13 @@ pub trait Vault: Send + Sync {
         beside_open: bool,
     ) -> Result<Revision, VaultError>;
 
-    /// Adds or replaces many records at once, in one transaction (import).
-    fn put_all(&self, records: &[(Record, Vec<Identity>)]) -> Result<(), VaultError>;
+    /// Begins to add or replace many records in one transaction. They are taken
+    /// one by one, so that their number is not bounded by memory.
+    fn import(&self) -> Result<Box<dyn Import + '_>, VaultError>;
+
+    /// Adds a record with everything that stands beside it, as another vault
+    /// had it. One of that UID is written over where nothing would be lost by it.
+    fn receive(&self, stored: &Stored, history: &[Past], identities: &[Identity]) -> Result<(), VaultError>;
 
     /// Removes a record that has neither an open attempt nor an open finish.
     fn delete(&self, uid: &Uid, expected: Revision) -> Result<(), VaultError>;
@@ -158,11 +166,19 @@ pub trait Vault: Send + Sync {
     /// Notes what became of a record beside its rotations, and when.
     fn note(&self, uid: &Uid, note: &Note) -> Result<(), VaultError>;
 
-    /// A number that grows with every change of anything.
-    fn generation(&self) -> Result<u64, VaultError>;
+    /// A number that grows with every change of anything; none where the vault
+    /// does not tell that it has changed, and has to be looked through.
+    fn generation(&self) -> Result<Option<u64>, VaultError>;
 
-    /// Copies everything, consistent and durable, to a new file.
-    fn backup(&self, to: &Path) -> Result<(), VaultError>;
+    /// Copies everything, consistent and durable, to a new file, unless that is
+    /// a matter of whoever keeps the vault.
+    fn backup(&self, to: &Path) -> Result<Backup, VaultError>;
+
+    /// Why this vault must be adopted before anything is rotated, if it must:
+    /// only one that can be copied has to.
+    fn adopt_required(&self) -> Option<String> {
+        None
+    }
 
     /// Everything open, parked or overdue.
     fn open_items(&self) -> Result<Vec<OpenItem>, VaultError>;
@@ -175,6 +191,31 @@ pub trait Vault: Send + Sync {
 
     /// Proves the audit chain: returns its length and head, in hexadecimal.
     fn audit_verify(&self) -> Result<(u64, String), VaultError>;
+}
+
+/// What came of [`Vault::backup`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "whoever asked for a backup has to know that there is none"]
+pub enum Backup {
+    /// The copy is there.
+    Made(PathBuf),
+    /// There is none: the service that keeps the vault makes its own.
+    NotOurs {
+        /// Which vault, for people.
+        vault: String,
+    },
+}
+
+impl Backup {
+    /// What has to be told of a copy that was not made.
+    pub fn not_made(&self) -> Option<String> {
+        match self {
+            Self::Made(_) => None,
+            Self::NotOurs { vault } => Some(format!(
+                "no copy of the vault {vault} was made: its backups, and earlier versions of its records, are its service's own"
+            )),
+        }
+    }
 }
 
 /// How far a finish came.
@@ -195,6 +236,18 @@ pub struct LeftBehind {
     pub credential: Credential,
     /// Not before this instant.
     pub due: Timestamp,
+}
+
+/// Many records on their way into a vault: all of them, or none where it is
+/// dropped without [`Import::commit`].
+pub trait Import {
+    /// Adds a record or replaces the one with its UID. `identities` as for
+    /// [`Vault::put`]. Refused, sooner or at the commit, while an attempt is
+    /// open on one of them.
+    fn put(&mut self, record: &Record, identities: &[Identity]) -> Result<(), VaultError>;
+
+    /// Makes all of it durable.
+    fn commit(self: Box<Self>) -> Result<(), VaultError>;
 }
 
 /// A record as lists show it; no secret.
@@ -238,6 +291,29 @@ pub struct Upkeep {
     /// `turnlock:tag`, at commas.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+}
+
+impl Upkeep {
+    /// What this record says of it.
+    fn of(record: &Record) -> Self {
+        let options = record.options();
+        let said = |name: &str| {
+            let named = || options.iter().filter(|option| option.name == name && !option.values.is_empty());
+            let prefix = named().map(|option| option.prefix).max();
+            #[expect(clippy::disallowed_methods, reason = "when and by whom an account is kept is shown in lists")]
+            let texts = named()
+                .filter(|option| Some(option.prefix) == prefix)
+                .flat_map(|option| &option.values)
+                .map(|value| value.expose().trim().to_owned());
+            texts.filter(|text| !text.is_empty()).collect::<Vec<_>>()
+        };
+        let tags = said("tag");
+        Self {
+            schedule: said("schedule").into_iter().next(),
+            admin: said("admin").into_iter().next(),
+            tags: tags.iter().flat_map(|tags| tags.split(',')).map(|tag| tag.trim().to_owned()).collect(),
+        }
+    }
 }
 
 /// What a vault remembers of what became of a record.
@@ -511,6 +587,20 @@ pub enum VaultError {
         /// What was edited.
         what: String,
     },
+    /// A record that another vault shall not get, or has got otherwise.
+    #[error("record {uid} is not copied: {what}")]
+    NotCopied {
+        /// The record.
+        uid: Uid,
+        /// Why.
+        what: String,
+    },
+    /// Its vault does not let us write it.
+    #[error("record {0} cannot be written by us")]
+    ReadOnly(Uid),
+    /// A vault elsewhere, in its own words.
+    #[error("{}", .0.message)]
+    Remote(Box<turnlock_protocol::Fault>),
     /// Somebody took the lease.
     #[error("the lease was taken over by another run")]
     Fenced,
@@ -523,6 +613,14 @@ pub enum VaultError {
     /// No such attempt.
     #[error("there is no open attempt {0}")]
     NoAttempt(String),
+    /// The key file is none, or is not kept to its owner.
+    #[error("the key file {} {why}", path.display())]
+    KeyFile {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The storage failed: full, read-only, locked, gone.
     #[error("the vault cannot be {doing}: {why}")]
     Storage {

@@ -15,6 +15,7 @@ mod audit;
 mod broken;
 mod file;
 mod host;
+mod import;
 mod leases;
 mod rows;
 mod seal;
@@ -26,25 +27,30 @@ mod writer;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::{SignedDuration, Timestamp, Unit};
 use rusqlite::Connection;
 use turnlock_protocol::{Credential, PasswordLimits};
+use zeroize::Zeroizing;
 
 use self::audit::event;
 use self::broken::{Broken, damaged};
 use self::host::Doubt;
-use self::rows::{Keep, Parked, Waiting, Written};
+use self::import::Importing;
+use self::rows::Written;
 use self::seal::{Keys, random};
 use self::slots::{Cost, Opened};
 use self::writer::{After, Meta, Txn, View, Writer};
+use crate::moment::Moment;
 use crate::plan::Identity;
 use crate::record::{Record, Uid};
 use crate::stage::{Attempt, Past, PastKind, PendingFinish, PermitGiven, STAGE_FORMAT, Untold};
+use crate::vault::beside::{self, Keep, Parked, Waiting};
 use crate::vault::{
-    Acquired, AuditEvent, AuditRow, CleanUp, Commit, Failed, Holder, Lease, LeaseRequest, LeftBehind, Note, OpenItem,
-    Revision, Stored, Summary, Vault, VaultError,
+    Acquired, AuditEvent, AuditRow, Backup, CleanUp, Commit, Failed, Holder, Import, Lease, LeaseRequest, LeftBehind,
+    Note, OpenItem, Revision, Stored, Summary, Vault, VaultError,
 };
 
 pub use self::host::HostState;
@@ -53,10 +59,6 @@ pub use self::upkeep::Checked;
 
 /// How many idle reading connections are kept.
 const IDLE_READERS: usize = 8;
-
-/// How long a log-in is remembered though the window asked for is shorter: the
-/// next one may ask for a longer one.
-const LONGEST_COUNTED: SignedDuration = SignedDuration::from_hours(24);
 
 /// Tries that follow each other so closely are those of one run, and count once.
 const TRIES_OF_ONE_RUN: SignedDuration = SignedDuration::from_secs(60);
@@ -171,11 +173,6 @@ impl LocalVault {
         &self.shared.file.path
     }
 
-    /// Why this file must be adopted before anything is rotated, if it must.
-    pub fn adopt_required(&self) -> Option<String> {
-        self.shared.doubt().map(Doubt::words)
-    }
-
     /// Declares this file to be the vault from now on, on this machine. The
     /// caller has verified the current credentials. Leases of the file's other
     /// life end; their fences can never come back.
@@ -245,18 +242,21 @@ impl LocalVault {
         after: After,
         job: impl FnOnce(&mut Txn<'_>) -> Result<T, Broken> + Send + 'static,
     ) -> Result<T, VaultError> {
+        self.queue(after, job)?.recv().unwrap_or_else(|_| Err(writer_gone()))
+    }
+
+    /// Hands a job to the writing thread; the answer comes when it is durable.
+    fn queue<T: Send + 'static>(
+        &self,
+        after: After,
+        job: impl FnOnce(&mut Txn<'_>) -> Result<T, Broken> + Send + 'static,
+    ) -> Result<Receiver<Result<T, VaultError>>, VaultError> {
         let path = &self.shared.file.path;
-        let answer = {
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            if writer.is_none() {
-                *writer = Some(Writer::start(Arc::clone(&self.shared)).map_err(|broken| broken.at(path, "written"))?);
-            }
-            match writer.as_ref() {
-                Some(writer) => writer.queue(path.clone(), after, job),
-                None => return Err(writer_gone()),
-            }
-        };
-        answer.recv().unwrap_or_else(|_| Err(writer_gone()))
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.is_none() {
+            *writer = Some(Writer::start(Arc::clone(&self.shared)).map_err(|broken| broken.at(path, "written"))?);
+        }
+        writer.as_ref().map(|writer| writer.queue(path.clone(), after, job)).ok_or_else(writer_gone)
     }
 
     /// Refuses a doubted file by reading alone. A writing connection would make
@@ -420,26 +420,44 @@ impl Vault for LocalVault {
         })
     }
 
-    fn put_all(&self, records: &[(Record, Vec<Identity>)]) -> Result<(), VaultError> {
-        let written =
-            records.iter().map(|(record, identities)| Written::new(record, identities)).collect::<Result<Vec<_>, _>>();
-        let written = written.map_err(|broken| broken.at(self.path(), "written"))?;
+    fn import(&self) -> Result<Box<dyn Import + '_>, VaultError> {
+        Ok(Box::new(Importing::begin(self)?))
+    }
+
+    fn receive(&self, stored: &Stored, history: &[Past], identities: &[Identity]) -> Result<(), VaultError> {
+        let broken = |broken: Broken| broken.at(self.path(), "written");
+        let written = Written::new(&stored.record, identities).map_err(broken)?;
+        let json = |value: &dyn Fn() -> Result<Zeroizing<Vec<u8>>, Broken>| value().map_err(broken);
+        let attempts: Vec<_> = stored
+            .stage
+            .iter()
+            .map(|attempt| Ok((attempt.parked.is_some(), json(&|| seal::to_json(attempt))?)))
+            .collect::<Result<_, VaultError>>()?;
+        let history = json(&|| seal::to_json(&history))?;
+        let pending = json(&|| seal::to_json(&stored.pending))?;
+        let (learned, rotated_at, unverified) = (stored.learned.clone(), stored.rotated_at, stored.unverified);
+        let (parked, untold) = (stored.parked.clone(), stored.untold.clone());
         self.write(After::Nothing, move |txn| {
-            for written in &written {
-                match txn.view.find_row(&written.uid)? {
-                    None => {
-                        txn.view.insert_record(written, txn.now)?;
-                    }
-                    Some(row) if txn.view.has_open(row.id)? => {
-                        return Err(VaultError::OpenRotation(written.uid.clone()).into());
-                    }
-                    Some(row) => {
-                        txn.replace(row, written, Keep::Secrets, &[], "imported over")?;
-                    }
-                }
-                txn.note(event("imported", Some(&written.uid), None, None))?;
+            let uid = written.uid.clone();
+            if txn.view.find_row(&uid)?.is_some() {
+                return Err(VaultError::NotCopied { uid, what: "it is there already".to_owned() }.into());
             }
-            Ok(())
+            let parked = parked.map(|reason| Parked { reason, at: txn.now });
+            let row = txn.view.insert_record(&written, txn.now)?;
+            let mut aside = txn.view.aside(row.id)?;
+            aside.fate.rotated_at = rotated_at;
+            let aside = rows::Aside { learned, unverified, parked, untold, ..aside };
+            txn.view.put_aside(row.id, &aside)?;
+            for (parked, json) in &attempts {
+                txn.view.insert_attempt(row.id, *parked, json)?;
+            }
+            for past in seal::from_json::<Vec<Past>>(&history, "history")? {
+                txn.view.put_past(None, row.id, &past)?;
+            }
+            for finish in seal::from_json::<Vec<PendingFinish>>(&pending, "finishes")? {
+                txn.view.insert_finish(row.id, &Waiting { since: txn.now, finish })?;
+            }
+            txn.note(event("copied here", Some(&uid), None, None))
         })
     }
 
@@ -828,20 +846,9 @@ impl Vault for LocalVault {
 
     fn spend(&self, identity: &Identity, window_ms: u64, limit: u32) -> Result<(), VaultError> {
         let identity = identity.clone();
-        let window = SignedDuration::from_millis(window_ms.min(1 << 48).cast_signed());
         self.write(After::Nothing, move |txn| {
             let mut budget = txn.view.budget(&identity)?;
-            // What lies in the future after a clock went back still counts.
-            budget.spent.retain(|at| txn.now.duration_since(*at) < window.max(LONGEST_COUNTED));
-            budget.spent.sort_unstable();
-            let counted: Vec<_> = budget.spent.iter().filter(|at| txn.now.duration_since(**at) < window).collect();
-            if counted.len() >= limit as usize {
-                // Room comes when so many have left that one fits again.
-                let first = counted.get(counted.len() - limit as usize).map_or(txn.now, |at| **at);
-                let until = first.checked_add(window).unwrap_or(Timestamp::MAX);
-                return Err(VaultError::BudgetSpent { until }.into());
-            }
-            budget.spent.push(txn.now);
+            beside::spend(&mut budget.spent, Moment::called(txn.now), window_ms, limit)?;
             txn.view.put_budget(&budget)
         })
     }
@@ -887,14 +894,18 @@ impl Vault for LocalVault {
         })
     }
 
-    fn generation(&self) -> Result<u64, VaultError> {
+    fn generation(&self) -> Result<Option<u64>, VaultError> {
         self.read_view(|view| {
             Ok(view.connection.prepare_cached("SELECT generation FROM meta")?.query_row((), |row| row.get(0))?)
         })
     }
 
-    fn backup(&self, to: &Path) -> Result<(), VaultError> {
-        Self::backup(self, to)
+    fn backup(&self, to: &Path) -> Result<Backup, VaultError> {
+        Self::backup(self, to).map(|()| Backup::Made(to.to_owned()))
+    }
+
+    fn adopt_required(&self) -> Option<String> {
+        self.shared.doubt().map(Doubt::words)
     }
 
     fn open_items(&self) -> Result<Vec<OpenItem>, VaultError> {

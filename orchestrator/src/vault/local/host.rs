@@ -25,6 +25,7 @@
 //! start together shares one such write, as it shares one commit.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -193,6 +194,24 @@ impl HostState {
         if let Ok(file) = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path) {
             let _ = file.write_all_at(line.as_bytes(), 0);
         }
+    }
+
+    /// The catalogue by which a vault's records were last found; none where
+    /// that is not known.
+    pub(super) fn found_by(&self, vault: &[u8; 16]) -> Option<String> {
+        fs::read_to_string(self.catalogue_of(vault)).ok()
+    }
+
+    /// Notes it without flushing: whoever does not know it looks again.
+    pub(super) fn note_found_by(&self, vault: &[u8; 16], catalogue: &str) {
+        let path = self.catalogue_of(vault);
+        if let Ok(mut file) = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path) {
+            let _ = file.write_all(catalogue.as_bytes());
+        }
+    }
+
+    fn catalogue_of(&self, vault: &[u8; 16]) -> PathBuf {
+        self.directory.join(format!("{}.catalogue", hex(vault)))
     }
 
     fn noted(&self, vault: &[u8; 16]) -> Option<Mark> {

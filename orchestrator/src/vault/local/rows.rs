@@ -5,21 +5,18 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use turnlock_protocol::{Credential, PasswordLimits, Secret, field};
+use turnlock_protocol::{Credential, PasswordLimits, Secret};
 use zeroize::Zeroizing;
 
 use super::broken::{Broken, damaged};
 use super::seal::{Cell, Keys, Lookup, from_json, to_json};
 use super::writer::{Txn, View};
+use crate::moment::Moment;
 use crate::plan::Identity;
 use crate::record::{Body, FieldValue, Record, Uid};
 use crate::stage::{Attempt, Past, PastKind, PendingFinish, STAGE_FORMAT, Untold};
+use crate::vault::beside::{KEPT, KEPT_FOR, Keep, Parked, Waiting, lost};
 use crate::vault::{Fate, OpenItem, RecordState, Revision, Summary, Upkeep, VaultError};
-
-/// How many past credentials a record keeps whatever their age…
-const KEPT: u64 = 20;
-/// …and for how long it keeps all others.
-const KEPT_FOR: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
 
 /// What lists and look-ups need of a record; sealed apart from its body, so
 /// that they never open a secret.
@@ -56,19 +53,6 @@ pub(super) struct Aside {
 const PARKED: u32 = 1;
 const UNTOLD: u32 = 2;
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Parked {
-    pub(super) reason: String,
-    pub(super) at: Timestamp,
-}
-
-/// A finish and since when it waits.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Waiting {
-    pub(super) since: Timestamp,
-    pub(super) finish: PendingFinish,
-}
-
 /// A record ready to be written: sealed only when its row and revision are known.
 pub(super) struct Written {
     pub(super) uid: Uid,
@@ -94,7 +78,9 @@ pub(super) struct Row {
 
 pub(super) fn account(keys: &Keys, purpose: &str, identity: &Identity) -> Lookup {
     let port = identity.port.to_string();
-    keys.lookup(purpose, &[&identity.plugin, &identity.host, &port, &identity.login])
+    let mut parts = vec![identity.plugin.as_str(), &identity.host, &port, &identity.login];
+    parts.extend(identity.record.as_ref().map(Uid::as_str));
+    keys.lookup(purpose, &parts)
 }
 
 fn uid_lookup(keys: &Keys, uid: &Uid) -> Lookup {
@@ -168,7 +154,7 @@ impl Written {
             plugin: default,
             endpoints,
             identities: identities.to_vec(),
-            upkeep: Some(upkeep(record)),
+            upkeep: Some(Upkeep::of(record)),
         };
         Ok(Self { uid: record.uid.clone(), card, body: to_json(record)? })
     }
@@ -208,100 +194,6 @@ fn endpoints(record: &Record) -> Vec<(String, String, Option<String>)> {
             Some((name.to_owned(), plugin, text_of(record, &format!("cmdr:plugin:{name}:description"))))
         })
         .collect()
-}
-
-/// What a record says of how it is to be kept.
-fn upkeep(record: &Record) -> Upkeep {
-    let options = record.options();
-    let said = |name: &str| {
-        let named = || options.iter().filter(|option| option.name == name && !option.values.is_empty());
-        let prefix = named().map(|option| option.prefix).max();
-        #[expect(clippy::disallowed_methods, reason = "when and by whom an account is kept is shown in lists")]
-        let texts = named()
-            .filter(|option| Some(option.prefix) == prefix)
-            .flat_map(|option| &option.values)
-            .map(|value| value.expose().trim().to_owned());
-        texts.filter(|text| !text.is_empty()).collect::<Vec<_>>()
-    };
-    let tags = said("tag");
-    Upkeep {
-        schedule: said("schedule").into_iter().next(),
-        admin: said("admin").into_iter().next(),
-        tags: tags.iter().flat_map(|tags| tags.split(',')).map(|tag| tag.trim().to_owned()).collect(),
-    }
-}
-
-/// Which fields of a record are kept when they are written over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
-    /// What is a secret by its very type: a person edited the record, and
-    /// most of what is edited is none.
-    Secrets,
-    /// Every text: a credential was put in the place of another, whatever
-    /// fields it is made of.
-    Everything,
-}
-
-/// What `old` holds and `new` does not any more, by the fields' names.
-fn lost(old: &Record, new: &Record, keep: Keep, known: &[&Credential]) -> Credential {
-    let kept = secrets(new, keep);
-    let mut lost = Credential::empty();
-    for (name, secret) in secrets(old, keep) {
-        let still_there = kept.iter().any(|(_, kept)| kept.same_as(secret));
-        let noted = known.iter().any(|credential| credential.fields().any(|(_, known)| known.same_as(secret)));
-        if secret.is_empty() || still_there || noted {
-            continue;
-        }
-        // Names may repeat; nothing is left out because of it.
-        let free = (1..)
-            .map(|n| if n == 1 { name.to_owned() } else { format!("{name} {n}") })
-            .find(|name| lost.get(name).is_none())
-            .unwrap_or_default();
-        lost = lost.with(&free, secret.duplicate());
-    }
-    lost
-}
-
-fn secrets(record: &Record, keep: Keep) -> Vec<(&str, &Secret)> {
-    let everything = keep == Keep::Everything;
-    let mut found = Vec::new();
-    match &record.body {
-        Body::Untyped(body) => {
-            found.extend(body.password.iter().map(|text| (field::PASSWORD, text)));
-            if everything {
-                found.extend(body.custom.iter().map(|field| (field.name.as_str(), &field.value)));
-            }
-        }
-        Body::Typed(body) => {
-            for field in body.fields.iter().chain(&body.custom) {
-                let own = matches!(field.kind.as_str(), "password" | "secret");
-                let name = field.label.as_deref().unwrap_or(&field.kind);
-                for value in &field.value {
-                    match value {
-                        FieldValue::Text(text) if field.kind == "password" => {
-                            found.push((field::PASSWORD, text));
-                        }
-                        FieldValue::Text(text) if own || everything => found.push((name, text)),
-                        FieldValue::Parts(parts) => {
-                            for (part, value) in parts {
-                                match value {
-                                    FieldValue::Text(text) if part == "privateKey" => {
-                                        found.push((field::PRIVATE_KEY, text));
-                                    }
-                                    FieldValue::Text(text) if everything => {
-                                        found.push((part, text));
-                                    }
-                                    _ => {}
-                                }
-                            }
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
-    }
-    found
 }
 
 // ── records ─────────────────────────────────────────────────────────────────
@@ -401,7 +293,7 @@ impl View<'_> {
                 aside.map_or_else(|| Ok(Aside::default()), |sealed| self.keys.unseal(aside_cell(id), &sealed))?;
             let upkeep = match card.upkeep.take() {
                 Some(upkeep) => upkeep,
-                None => upkeep(&self.record(Row { id, revision, state })?),
+                None => Upkeep::of(&self.record(Row { id, revision, state })?),
             };
             if !visit(card.summary(revision, state, upkeep, aside.fate)) {
                 break;
@@ -534,7 +426,7 @@ impl Txn<'_> {
             };
             self.remember(row.id, past)?;
         }
-        if upkeep(&old).schedule != upkeep(&new).schedule {
+        if Upkeep::of(&old).schedule != Upkeep::of(&new).schedule {
             let mut aside = self.view.aside(row.id)?;
             aside.fate.scheduled_at = Some(self.now);
             self.view.put_aside(row.id, &aside)?;
@@ -760,7 +652,8 @@ impl View<'_> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Budget {
     pub(super) identity: Identity,
-    pub(super) spent: Vec<Timestamp>,
+    /// In the order in which they were counted.
+    pub(super) spent: Vec<Moment>,
 }
 
 const BUDGET: Cell<'static> = Cell { table: "budgets", column: "body", row: 0, version: 0 };
@@ -792,7 +685,6 @@ impl View<'_> {
 
     pub(super) fn refund(&self, identity: &Identity) -> Result<(), Broken> {
         let mut budget = self.budget(identity)?;
-        budget.spent.sort_unstable();
         budget.spent.pop();
         self.put_budget(&budget)
     }

@@ -83,10 +83,11 @@ pub fn make_key_file(path: &Path) -> Result<(), VaultError> {
         std::io::ErrorKind::AlreadyExists => VaultError::Exists(path.to_owned()),
         _ => super::broken::other_io(&error, path, "written"),
     };
+    let directory = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    super::file::make_directory(directory)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     file.write_all(&*Zeroizing::new(random::<32>()?)).map_err(failed)?;
     file.sync_all().map_err(failed)?;
-    let directory = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
@@ -226,8 +227,7 @@ impl Material<'_> {
 }
 
 fn read_key_file(path: &Path) -> Result<KeyBytes, VaultError> {
-    let refused =
-        |why: String| VaultError::Storage { doing: "read", why: format!("the key file {} {why}", path.display()) };
+    let refused = |why: String| VaultError::KeyFile { path: path.to_owned(), why };
     let mut file = File::open(path).map_err(|error| refused(format!("cannot be opened: {error}")))?;
     let meta = file.metadata().map_err(|error| refused(format!("cannot be looked at: {error}")))?;
     if meta.mode() & 0o077 != 0 {

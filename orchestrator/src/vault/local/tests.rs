@@ -64,6 +64,7 @@ fn identity(n: usize) -> Identity {
         host: "db.canary-host".into(),
         port: 5432,
         login: format!("login-canary-{n}"),
+        record: None,
     }
 }
 
@@ -88,6 +89,7 @@ fn record(n: usize, password: &str) -> Record {
         }),
         writable: true,
         extra: Default::default(),
+        earlier: Vec::new(),
     }
 }
 
@@ -478,10 +480,10 @@ fn an_open_rotation_keeps_its_record() {
     vault.stage(&lease, &uid(1), 1, &attempt("a", 1, "new")).unwrap();
     assert!(matches!(vault.delete(&uid(1), 1), Err(VaultError::OpenRotation(_))));
     assert!(matches!(vault.put(&record(1, "x"), Some(1), &[], false), Err(VaultError::OpenRotation(_))));
-    assert!(matches!(
-        vault.put_all(&[(record(2, "x"), vec![]), (record(1, "x"), vec![])]),
-        Err(VaultError::OpenRotation(_))
-    ));
+    let mut import = vault.import().unwrap();
+    import.put(&record(2, "x"), &[]).unwrap();
+    import.put(&record(1, "x"), &[]).unwrap();
+    assert!(matches!(import.commit(), Err(VaultError::OpenRotation(_))));
     assert!(matches!(vault.read(&uid(2)), Err(VaultError::NoRecord(_))));
     vault.put(&record(1, "old-canary"), Some(1), &[], true).unwrap();
 }
@@ -1234,4 +1236,25 @@ fn cells_cannot_be_moved_to_other_rows() {
         Connection::open(house.file()).unwrap().execute_batch(tampering).unwrap();
         assert!(!vault.check().unwrap().problems.is_empty(), "{tampering}");
     }
+}
+
+#[test]
+fn rotators_that_come_later_find_the_records_that_are_there() {
+    let house = House::new();
+    let vault = house.create();
+    for n in 0..3 {
+        vault.put(&record(n, "old-canary"), None, &[], false).unwrap();
+    }
+    let found = |n| vault.same_account(&identity(n)).unwrap();
+    assert!(found(1).is_empty());
+    let resolves = |record: &Record| (0..3).filter(|n| record.uid == uid(*n)).map(identity).collect();
+    vault.find_again("postgresql 1\n", &resolves).unwrap();
+    assert_eq!(found(1), [uid(1)]);
+    assert_eq!(password(&vault.read(&uid(1)).unwrap().record), "old-canary");
+    assert!(vault.check().unwrap().problems.is_empty());
+    // One that is missing makes nobody forget what it knew…
+    vault.find_again("", &|_| Vec::new()).unwrap();
+    assert_eq!(found(1), [uid(1)]);
+    // …and without another one nobody is asked.
+    vault.find_again("", &|_| panic!("asked again")).unwrap();
 }

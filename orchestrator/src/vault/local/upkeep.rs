@@ -10,13 +10,17 @@ use rusqlite::{Connection, OpenFlags};
 use super::audit::{self, event};
 use super::broken::{Broken, damaged};
 use super::host::Doubt;
-use super::rows::Row;
+use super::rows::{Row, Written};
 use super::seal::{Keys, random};
 use super::slots::{self, Cost, Key};
 use super::writer::{After, Meta, Txn, View};
 use super::{LocalVault, file, leases};
-use crate::record::Uid;
+use crate::plan::Identity;
+use crate::record::{Record, Uid};
 use crate::vault::{RecordState, VaultError};
+
+/// How many records are found again in one transaction.
+const AT_ONCE: u32 = 1_000;
 
 /// What a check has seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,6 +69,53 @@ impl LocalVault {
             file::close_whole(copy)
         })
         .map_err(|broken| broken.at(to, "written"))
+    }
+
+    /// Finds all records again by what they resolve to, unless that was done
+    /// with this very catalogue: rotators may have come, or know more, since a
+    /// record was written. One that resolves to less stays found as it was,
+    /// for what is missing here may be somewhere else.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub fn find_again(&self, catalogue: &str, accounts: &dyn Fn(&Record) -> Vec<Identity>) -> Result<(), VaultError> {
+        let vault = self.shared.keys().vault;
+        if self.shared.host.found_by(&vault).is_some_and(|known| known == catalogue) {
+            return Ok(());
+        }
+        let mut behind = 0;
+        loop {
+            let (reached, found) = self.read_view(|view| {
+                let (mut reached, mut found) = (behind, Vec::new());
+                for row in rows_behind(view, behind, AT_ONCE)? {
+                    reached = row.id;
+                    let (record, known) = (view.record(row)?, view.card(row)?.identities);
+                    let identities = accounts(&record);
+                    if identities != known && identities.len() >= known.len() {
+                        found.push((row, Written::new(&record, &identities)?));
+                    }
+                }
+                Ok((reached, found))
+            })?;
+            if reached == behind {
+                break;
+            }
+            behind = reached;
+            if found.is_empty() {
+                continue;
+            }
+            self.write(After::Nothing, move |txn| {
+                for (row, written) in &found {
+                    // Whoever wrote it meanwhile has found it himself.
+                    if txn.view.find_row(&written.uid)?.is_some_and(|now| now.revision == row.revision) {
+                        txn.view.rewrite(*row, written)?;
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        self.shared.host.note_found_by(&vault, catalogue);
+        Ok(())
     }
 
     /// Opens everything and proves the audit chain. What does not fit is told,
@@ -188,9 +239,16 @@ fn reseal(txn: &Txn<'_>, new: &Arc<Keys>) -> Result<(), Broken> {
 }
 
 fn record_rows(view: &View<'_>) -> Result<Vec<Row>, Broken> {
-    let mut select = view.connection.prepare_cached("SELECT id, revision FROM records ORDER BY id")?;
-    let rows =
-        select.query_map((), |row| Ok(Row { id: row.get(0)?, revision: row.get(1)?, state: RecordState::Settled }))?;
+    rows_behind(view, 0, u32::MAX)
+}
+
+/// So many records, from the one behind that number on.
+fn rows_behind(view: &View<'_>, behind: u64, count: u32) -> Result<Vec<Row>, Broken> {
+    let sql = "SELECT id, revision FROM records WHERE id > ? ORDER BY id LIMIT ?";
+    let mut select = view.connection.prepare_cached(sql)?;
+    let rows = select.query_map((behind, count), |row| {
+        Ok(Row { id: row.get(0)?, revision: row.get(1)?, state: RecordState::Settled })
+    })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
