@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::container::{Image, PODMANS};
 use crate::failure::Failure;
 use crate::fleet::Kindness;
 use crate::hooks::Hooks;
@@ -34,8 +35,12 @@ pub struct Overrides {
 /// Where things are.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The configuration file that was read.
+    pub read_from: Option<PathBuf>,
     /// The vault's file.
     pub vault: PathBuf,
+    /// Where a key file is found although nobody named one.
+    pub default_key_file: Option<PathBuf>,
     /// The key file that opens it.
     pub key_file: Option<PathBuf>,
     /// A file with the passphrase that opens it.
@@ -46,6 +51,11 @@ pub struct Config {
     pub keyring: bool,
     /// What systemd's `LoadCredential=turnlock.key` left for us.
     pub systemd_credential: Option<PathBuf>,
+    /// The authority that a vault elsewhere is believed by.
+    pub vault_ca: Option<PathBuf>,
+    /// What systemd's `LoadCredential=turnlock.vault` left for us: the
+    /// configuration of a vault elsewhere.
+    pub vault_credential: Option<PathBuf>,
     /// What this machine remembers of its vaults.
     pub state_directory: PathBuf,
     /// Descriptions of rotators, kept between runs.
@@ -60,6 +70,8 @@ pub struct Config {
     pub daemon: DaemonSection,
     /// Who is told of a new credential.
     pub hooks: Hooks,
+    /// The images that rotators run from, where podman runs them.
+    pub images: Option<BTreeMap<String, Image>>,
     /// The variables a rotator starts with.
     pub rotator_environment: Vec<(String, OsString)>,
 }
@@ -106,6 +118,7 @@ struct VaultSection {
     key_file: Option<PathBuf>,
     passphrase_file: Option<PathBuf>,
     keyring: bool,
+    ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -113,6 +126,19 @@ struct VaultSection {
 struct RotatorSection {
     directories: Vec<PathBuf>,
     pin: BTreeMap<String, String>,
+    runtime: Runtime,
+    images: BTreeMap<String, String>,
+}
+
+/// What runs rotators.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Runtime {
+    /// This program, as processes of its own.
+    #[default]
+    Process,
+    /// podman, as containers.
+    Podman,
 }
 
 /// Where records may name commands, besides the user's own configuration.
@@ -149,16 +175,14 @@ impl Config {
                 .map(|directory| directory.join("turnlock"))
         };
         let config_directory = xdg("XDG_CONFIG_HOME", ".config");
+        let own = |name: &str| config_directory.as_ref().map(|directory| directory.join(name));
         let asked = overrides.config.or_else(|| variable("TURNLOCK_CONFIG").map(PathBuf::from));
-        let file = match (&asked, config_directory.as_ref().map(|directory| directory.join("turnlock.toml"))) {
-            (Some(path), _) => File::read(path)?,
-            (None, Some(path)) if path.exists() => File::read(&path)?,
-            _ => File::default(),
-        };
+        let read_from = asked.or_else(|| own("turnlock.toml").filter(|path| path.exists()));
+        let file = read_from.as_deref().map(File::read).transpose()?.unwrap_or_default();
         file.hooks.validate()?;
         let mut hooks = file.hooks;
         if hooks.directories.is_empty() {
-            hooks.directories = config_directory.iter().map(|directory| directory.join("hooks")).collect();
+            hooks.directories = own("hooks").into_iter().collect();
             hooks.directories.push(PathBuf::from(HOOKS));
         }
         let nowhere = || {
@@ -176,33 +200,62 @@ impl Config {
             .or_else(|| xdg("XDG_STATE_HOME", ".local/state"))
             .or_else(|| vault.parent().map(|parent| parent.join("state")))
             .ok_or_else(nowhere)?;
+        let vault_ca = file.vault.ca.clone();
+        let credentials = variable("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         // A key named on the command line is the one that is meant, whatever
         // other kind the environment or the configuration names.
         let flag = overrides.key_file.is_some() || overrides.passphrase_file.is_some() || overrides.keyring;
         let variable_key = variable("TURNLOCK_KEY_FILE").map(PathBuf::from).filter(|_| !flag);
         let configured = if flag || variable_key.is_some() { VaultSection::default() } else { file.vault };
+        let systemd_credential = variable("CREDENTIALS_DIRECTORY")
+            .map(|directory| Path::new(&directory).join("turnlock.key"))
+            .filter(|credential| !flag && credential.exists());
+        let default_key_file = own("vault.key");
+        let named = flag
+            || configured.keyring
+            || configured.passphrase_file.is_some()
+            || systemd_credential.is_some()
+            || overrides.recovery_key_file.is_some();
+        let found = default_key_file.clone().filter(|file| !named && file.exists());
         Ok(Self {
-            key_file: overrides.key_file.or(variable_key).or(configured.key_file),
+            key_file: overrides.key_file.or(variable_key).or(configured.key_file).or(found),
+            default_key_file,
             keyring: overrides.keyring || configured.keyring,
             recovery_key_file: overrides.recovery_key_file,
             passphrase_file: overrides.passphrase_file.or(configured.passphrase_file),
-            systemd_credential: variable("CREDENTIALS_DIRECTORY")
-                .map(|directory| Path::new(&directory).join("turnlock.key"))
-                .filter(|credential| !flag && credential.exists()),
+            systemd_credential,
+            read_from,
+            vault_ca,
+            vault_credential: credentials.as_ref().map(|directory| directory.join("turnlock.vault")),
             cache_directory: xdg("XDG_CACHE_HOME", ".cache"),
             plugin_directories: overrides.plugin_directories.into_iter().chain(file.rotators.directories).collect(),
+            images: images(file.rotators.runtime, file.rotators.images)?,
             pinned_plugins: file.rotators.pin.into_iter().collect(),
             fleet: file.fleet,
             daemon: file.daemon,
             hooks,
             rotator_environment: PASSED_ON
                 .iter()
+                .chain(PODMANS.iter().filter(|_| file.rotators.runtime == Runtime::Podman))
                 .filter_map(|name| variable(name).map(|value| ((*name).to_owned(), value)))
                 .collect(),
             vault,
             state_directory,
         })
     }
+
+    /// Whether the vault opens without asking anybody.
+    pub(crate) fn names_a_key(&self) -> bool {
+        let files = [&self.key_file, &self.passphrase_file, &self.recovery_key_file, &self.systemd_credential];
+        self.keyring || files.into_iter().any(Option::is_some)
+    }
+}
+
+/// A vault that is not a file of ours: the name of its program and where its
+/// configuration is, from `NAME:PATH`. A file of such a name is `./NAME:PATH`.
+pub fn elsewhere(vault: &Path) -> Option<(&str, &Path)> {
+    let (name, path) = vault.to_str()?.split_once(':')?;
+    (name.len() > 1 && crate::record::is_plugin_name(name)).then(|| (name, Path::new(path)))
 }
 
 impl File {
@@ -214,6 +267,23 @@ impl File {
             Failure::usage(format!("the configuration {place} cannot be understood")).caused_by(&error)
         })
     }
+}
+
+/// The images by plugin, each named by its content.
+fn images(runtime: Runtime, listed: BTreeMap<String, String>) -> Result<Option<BTreeMap<String, Image>>, Failure> {
+    if runtime == Runtime::Process {
+        return match listed.into_keys().next() {
+            None => Ok(None),
+            Some(plugin) => Err(Failure::usage(format!("rotators.images names {plugin}, and nothing runs images"))
+                .hint("say runtime = \"podman\" under [rotators]")),
+        };
+    }
+    let read = |(plugin, reference): (String, String)| match Image::parse(&reference) {
+        Some(image) => Ok((plugin, image)),
+        None => Err(Failure::usage(format!("rotators.images.{plugin} is not pinned: \"{reference}\""))
+            .hint("write NAME@sha256:…; podman image inspect NAME --format '{{.Digest}}' tells it")),
+    };
+    listed.into_iter().map(read).collect::<Result<_, _>>().map(Some)
 }
 
 /// Whether colours are unwelcome (<https://no-color.org>).
@@ -241,7 +311,7 @@ fn variable(name: &str) -> Option<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use super::may_be_declared;
+    use super::*;
 
     #[test]
     fn a_rotator_gets_no_variable_that_bears_a_secret() {
@@ -252,5 +322,14 @@ mod tests {
             assert!(!may_be_declared(kept), "{kept}");
         }
         assert!(!may_be_declared("TURNLOCK_PASSPHRASE_FILE"));
+    }
+
+    #[test]
+    fn a_vault_elsewhere_is_told_from_a_file() {
+        assert_eq!(elsewhere(Path::new("ksm:/etc/ksm.json")), Some(("ksm", Path::new("/etc/ksm.json"))));
+        assert_eq!(elsewhere(Path::new("ksm:")), Some(("ksm", Path::new(""))));
+        for file in ["vault.db", "./ksm:x", "/a/ksm:x", "c:x", "KSM:x"] {
+            assert_eq!(elsewhere(Path::new(file)), None, "{file}");
+        }
     }
 }

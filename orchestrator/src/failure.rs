@@ -181,10 +181,17 @@ impl fmt::Display for Failure {
 
 impl From<VaultError> for Failure {
     fn from(error: VaultError) -> Self {
+        if let VaultError::Remote(fault) = error {
+            // What is known of a change of the vault says nothing of the target.
+            return Self { state: State::Unchanged, kind: None, ..Self::from(*fault) };
+        }
         let hint = match &error {
             VaultError::Missing(_) => Some("turnlock vault init makes one; --vault names another"),
             VaultError::Exists(_) => Some("name a file that is not there yet"),
             VaultError::WrongKey(_) => Some("name the right key with --key-file, or give the passphrase of this vault"),
+            VaultError::KeyFile { .. } => {
+                Some("name the right one with --key-file; a new vault has one made by turnlock vault init")
+            }
             VaultError::NotAdopted(_) => {
                 Some("turnlock vault adopt proves every credential first, then lets it rotate")
             }
@@ -194,6 +201,7 @@ impl From<VaultError> for Failure {
             VaultError::NetworkFilesystem { .. } => Some("keep the vault on a local file system"),
             VaultError::NewerFormat { .. } => Some("use the Turnlock that made it, or a newer one"),
             VaultError::NoRecord(_) => Some("turnlock list shows every record"),
+            VaultError::ReadOnly(_) => Some("give us the right to edit it, in the vault it belongs to"),
             VaultError::OpenRotation(_) => Some("turnlock recover settles it first"),
             VaultError::Stale(_) => Some("read it again and repeat the change"),
             VaultError::BudgetSpent { .. } => Some("wait until then: more log-ins could lock the account"),

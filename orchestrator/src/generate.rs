@@ -84,7 +84,7 @@ pub fn passphrase(
 }
 
 /// A new record identifier: 16 random bytes as 22 characters of base64url.
-pub fn uid(random: &mut impl RandomSource) -> Result<Uid, PolicyError> {
+pub fn uid(random: &mut (impl RandomSource + ?Sized)) -> Result<Uid, PolicyError> {
     loop {
         let mut bytes = [0u8; 16];
         random.fill(&mut bytes)?;

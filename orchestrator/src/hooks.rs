@@ -436,6 +436,7 @@ mod tests {
             body: Body::Untyped(Untyped { custom, ..Untyped::default() }),
             writable: true,
             extra: serde_json::Map::new(),
+            earlier: Vec::new(),
         }
     }
 

@@ -107,7 +107,8 @@ const SCHEDULER_TTL_MS: u64 = 60_000;
 /// # Errors
 /// What the vault says.
 pub async fn schedule(engine: &Engine, mut waits_for: impl FnMut(&Holder)) -> Result<Option<Lease>, Failure> {
-    let account = Identity { plugin: "turnlock".into(), host: String::new(), port: 0, login: "scheduler".into() };
+    let (plugin, login) = ("turnlock".to_owned(), "scheduler".to_owned());
+    let account = Identity { plugin, host: String::new(), port: 0, login, record: None };
     let request = LeaseRequest {
         records: Vec::new(),
         account: Some(account),

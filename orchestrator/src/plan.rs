@@ -120,6 +120,9 @@ pub struct Identity {
     pub port: u16,
     /// Login as the record has it.
     pub login: String,
+    /// The record itself, where nothing lies behind it that two records could share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Uid>,
 }
 
 impl std::fmt::Display for Identity {

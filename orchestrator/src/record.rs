@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use turnlock_protocol::{Credential, Secret};
+use turnlock_protocol::{Credential, Secret, field};
 
 use crate::plan::WriteBack;
 
@@ -58,6 +59,22 @@ pub struct Record {
     /// What an import said besides, kept for the export.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
+    /// What it was before it came here, oldest first, as its import told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Earlier>,
+}
+
+/// What a record was before.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Earlier {
+    /// When it became so.
+    pub at: Option<Timestamp>,
+    /// Its title then.
+    pub title: String,
+    /// Its notes then.
+    pub notes: Option<Secret>,
+    /// Its fields then.
+    pub body: Body,
 }
 
 fn yes() -> bool {
@@ -706,6 +723,17 @@ impl Record {
         Ok(())
     }
 
+    /// Writes a credential that was current once. What has no place any more
+    /// goes where the password is, if it is one.
+    pub fn write_past(&mut self, places: &[WriteBack], credential: &Credential) -> Result<(), RecordError> {
+        self.write(places, credential)?;
+        let placed = places.iter().any(|place| place.field == field::PASSWORD);
+        match credential.get(field::PASSWORD) {
+            Some(password) if !placed => self.set(&self.place_of_password(), password.duplicate()),
+            _ => Ok(()),
+        }
+    }
+
     /// The first value of a standard field that is not empty.
     fn standard(&self, kind: &str) -> Option<Found> {
         match &self.body {
@@ -1016,6 +1044,7 @@ mod tests {
             body,
             writable: true,
             extra: Map::new(),
+            earlier: Vec::new(),
         }
     }
 

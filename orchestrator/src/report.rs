@@ -120,7 +120,12 @@ impl Report {
 
     /// Writes bytes to standard output as they are, without a line end.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
-        io::stdout().lock().write_all(bytes)
+        self.stdout().write_all(bytes)
+    }
+
+    /// Standard output itself, for an answer that is longer than memory.
+    pub(crate) fn stdout(&self) -> impl Write {
+        io::stdout().lock()
     }
 
     /// Says something on standard error that is no result.

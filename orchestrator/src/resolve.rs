@@ -11,7 +11,7 @@ use std::net::Ipv6Addr;
 use serde_json::Value;
 use turnlock_protocol::operation::{Account, Admin};
 use turnlock_protocol::{
-    Credential, Hosts, Mark, Origin, PasswordLimits, Policy, PolicyError, RandomSource, Secret, Traits, field,
+    Credential, Hosts, Mark, Origin, PasswordLimits, Policy, PolicyError, RandomSource, Secret, Traits, VerifyBy, field,
 };
 
 use crate::catalogue::{Catalogue, Entry, Property, ValueKind, nearest};
@@ -344,7 +344,7 @@ pub fn identities(record: &Record, catalogue: &Catalogue) -> Vec<Identity> {
             let chosen = choose(record, &said, &options, catalogue).ok()?;
             let entry = catalogue.get(&chosen.plugin)?;
             let facts = Facts::read(record, &said, &options, catalogue, entry).ok()?;
-            Some(facts.identity(entry))
+            Some(facts.identity(record, entry))
         })
         .collect();
     found.sort();
@@ -403,7 +403,7 @@ fn plan(
     }
 
     let facts = Facts::read(record, &said, options, catalogue, entry)?;
-    let identity = facts.identity(entry);
+    let identity = facts.identity(record, entry);
     let mut missing = facts.missing(entry);
     let account = facts.tell(&mut told);
 
@@ -871,7 +871,7 @@ impl Facts {
             .collect()
     }
 
-    fn identity(&self, entry: &Entry) -> Identity {
+    fn identity(&self, record: &Record, entry: &Entry) -> Identity {
         let text = |name: &str| self.account.get(name).and_then(Value::as_str);
         let mut host = match text("dsn") {
             Some(dsn) => dsn.to_lowercase(),
@@ -892,7 +892,14 @@ impl Facts {
                 host.push_str(&format!("{}={}", property.name, value.to_lowercase()));
             }
         }
-        Identity { plugin: entry.describe.plugin.clone(), host, port: self.port, login: self.login.clone() }
+        let nothing_behind = host.is_empty() && self.port == 0 && entry.describe.traits.verify == VerifyBy::None;
+        Identity {
+            plugin: entry.describe.plugin.clone(),
+            host,
+            port: self.port,
+            login: self.login.clone(),
+            record: nothing_behind.then(|| record.uid.clone()),
+        }
     }
 
     fn tell(self, told: &mut Told) -> Account {

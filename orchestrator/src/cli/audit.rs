@@ -60,7 +60,7 @@ pub(super) async fn run(context: &Context, audit: Audit) -> Result<u8, Failure> 
             let anchors = anchors.as_deref().map(read_anchors).transpose()?.unwrap_or_default();
             let (rows, head) = match exported {
                 Some(file) => prove_export(&file, &anchors)?,
-                None => prove(&context.vault()?, &anchors)?,
+                None => prove(context.vault().await?.as_ref(), &anchors)?,
             };
             context.report.answer(&json!({"rows": rows, "head": head, "anchors": anchors.len()}), || {
                 let held = match anchors.len() {
@@ -70,9 +70,9 @@ pub(super) async fn run(context: &Context, audit: Audit) -> Result<u8, Failure> 
                 format!("{rows} rows, unbroken{held}; head {head}")
             });
         }
-        Audit::Anchor { file } => anchor(context, &file)?,
+        Audit::Anchor { file } => anchor(context, &file).await?,
         Audit::Export { after } => {
-            let vault = context.vault()?;
+            let vault = context.vault().await?;
             let mut told = Ok(());
             durable(|| {
                 vault.audit_rows(after.saturating_add(1), &mut |row| {
@@ -163,11 +163,11 @@ fn read_anchors(file: &Path) -> Result<Vec<Anchor>, Failure> {
 }
 
 /// Nothing is anchored over a chain that does not hold the earlier heads.
-fn anchor(context: &Context, file: &Path) -> Result<(), Failure> {
-    let vault = context.vault()?;
+async fn anchor(context: &Context, file: &Path) -> Result<(), Failure> {
+    let vault = context.vault().await?;
     let to_stdout = file.as_os_str() == "-";
     let known = if to_stdout || !file.exists() { Vec::new() } else { read_anchors(file)? };
-    let (rows, head) = prove(&vault, &known)?;
+    let (rows, head) = prove(vault.as_ref(), &known)?;
     let line = serde_json::to_string(&Anchor { at: Timestamp::now(), rows, head: head.clone() }).unwrap_or_default();
     if to_stdout {
         return context.report.deliver(&line);

@@ -156,6 +156,7 @@ impl Master for Systemd<'_> {
                 let status = format!("{at_work} at work, {ahead} ahead{next}");
                 notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
             }
+            Event::NoBackup(why) => report.note(&why),
             Event::Trouble(failure) => report.failure(failure),
             Event::Reloaded => {
                 report.note("goes by the new configuration");

@@ -9,7 +9,7 @@ use crate::engine::durable;
 use crate::failure::{Failure, exit};
 use crate::fleet;
 use crate::record::Uid;
-use crate::vault::{RecordState, Vault};
+use crate::vault::RecordState;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -41,7 +41,7 @@ struct Row {
 }
 
 pub(super) async fn run(context: &Context, due: Due) -> Result<u8, Failure> {
-    let vault = context.vault()?;
+    let vault = context.vault().await?;
     let now = Timestamp::now();
     let horizon = now.saturating_add(due.within.unwrap_or_default()).unwrap_or(Timestamp::MAX);
     let mut rows = Vec::new();

@@ -86,6 +86,7 @@ pub(super) async fn add(context: &Context, add: Add) -> Result<u8, Failure> {
         body,
         writable: true,
         extra: serde_json::Map::new(),
+        earlier: Vec::new(),
     };
     add.fields.apply(&mut record)?;
     let identities = engine.identities(&record);

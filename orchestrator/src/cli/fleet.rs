@@ -122,7 +122,8 @@ pub(super) fn chosen(
         jobs.retain(|job| {
             context.report.note(&format!("{verb} \"{}\"? [y/N]", job.title));
             let mut answer = String::new();
-            stdin().lock().read_line(&mut answer).is_ok() && answer.trim().eq_ignore_ascii_case("y")
+            stdin().lock().read_line(&mut answer).is_ok()
+                && ["y", "yes"].iter().any(|yes| answer.trim().eq_ignore_ascii_case(yes))
         });
     }
     Ok(jobs)
@@ -172,9 +173,13 @@ pub(super) fn failure_of<T>(context: &Context, ended: &Ended<T>) {
 /// Copies the vault before many of its records change.
 pub(super) fn back_up(context: &Context, engine: &Engine) -> Result<(), Failure> {
     let backups = Backups::new(&context.config.state_directory, &context.config.vault);
-    durable(|| backups.take(engine.vault.as_ref())).map(drop).map_err(|error| {
+    let made = durable(|| backups.take(engine.vault.as_ref())).map_err(|error| {
         Failure::from(error).hint("nothing is begun without a backup: make room, or point TURNLOCK_STATE elsewhere")
-    })
+    })?;
+    if let Some(why) = made.not_made() {
+        context.report.note(&why);
+    }
+    Ok(())
 }
 
 pub(super) fn pattern(text: &str) -> Result<Regex, Failure> {

@@ -1,19 +1,23 @@
-//! `turnlock import` and `turnlock export`
+//! `turnlock import`
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use zeroize::Zeroizing;
+use sha2::{Digest, Sha256};
 
 use super::Context;
-use crate::durable as files;
-use crate::engine::durable;
+use super::kdbx::KdbxKey;
+use crate::engine::{Engine, durable};
 use crate::failure::{Failure, exit};
-use crate::keeper;
+use crate::formats::{ImportError, Loss, Sink, Stopped, csv, kdbx, keeper};
 use crate::record::Record;
+use crate::report::Report;
+use crate::vault::{Import, VaultError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Source {
@@ -21,11 +25,19 @@ pub(super) enum Source {
     #[command(
         after_help = "Examples:\n  turnlock import keeper export.json --dry-run\n  gpg -d export.json.gpg | turnlock import keeper -"
     )]
-    Keeper(Keeper),
+    Keeper(File),
+    /// Keeper Commander's `export --format csv`
+    #[command(after_help = "Examples:\n  turnlock import csv export.csv --dry-run")]
+    Csv(File),
+    /// A database of KeePass 2 or KeePassXC
+    #[command(
+        after_help = "Examples:\n  turnlock import kdbx team.kdbx --dry-run\n  pass show team | turnlock import kdbx team.kdbx --kdbx-passphrase-file -"
+    )]
+    Kdbx(Kdbx),
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Keeper {
+pub(super) struct File {
     /// The file, `-` for standard input
     file: PathBuf,
     /// Tell what would be imported and change nothing
@@ -34,104 +46,133 @@ pub(super) struct Keeper {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  turnlock export --to export.json\n  turnlock export | gpg -er ops@example.com > export.json.gpg"
-)]
-pub(super) struct Export {
-    /// The file to write, mode 0600 [default: standard output]
-    #[arg(long, value_name = "FILE")]
-    to: Option<PathBuf>,
-    /// Write to standard output even where that is a terminal
-    #[arg(long)]
-    reveal: bool,
+pub(super) struct Kdbx {
+    #[command(flatten)]
+    file: File,
+    #[command(flatten)]
+    key: KdbxKey,
 }
 
-pub(super) async fn run(context: &Context, Source::Keeper(keeper): Source) -> Result<u8, Failure> {
-    let place = keeper.file.display();
-    let text = read(&keeper.file).map_err(|error| {
+pub(super) async fn run(context: &Context, source: Source) -> Result<u8, Failure> {
+    let (file, key) = match &source {
+        Source::Keeper(file) | Source::Csv(file) => (file, None),
+        Source::Kdbx(Kdbx { file, key }) => (file, Some(key.to_open(&file.file)?)),
+    };
+    let place = file.file.display();
+    let content = open(file).map_err(|error| {
         Failure::usage(format!("{place} cannot be read"))
             .caused_by(&error)
-            .hint("name the file that Commander's 'export --format json' wrote, or - for standard input")
+            .hint("name the file that was exported, or - for standard input")
     })?;
-    let imported = keeper::import(&text)
-        .map_err(|error| Failure::usage(format!("{place} is not imported: {error}")).hint(error.hint()))?;
     let engine = context.engine(false).await?;
-    let records: Vec<_> = imported
-        .records
-        .into_iter()
-        .map(|record| {
-            let identities = engine.identities(&record);
-            (record, identities)
-        })
-        .collect();
-    let count = records.len();
-    let rotatable = records.iter().filter(|(_, identities)| !identities.is_empty()).count();
-    if !keeper.dry_run {
-        durable(|| engine.vault.put_all(&records))?;
-    }
-    for loss in &imported.losses {
-        context.report.warn(&format!("not kept: {loss}"));
-    }
-    let mut accounts: Vec<_> = records
-        .iter()
-        .flat_map(|(record, identities)| identities.iter().map(move |identity| (identity, &record.title)))
-        .collect();
-    accounts.sort();
-    for pair in accounts.windows(2) {
-        if let [(one, first), (other, second)] = pair
-            && one == other
-        {
-            context.report.warn(&format!(
-                "\"{first}\" and \"{second}\" hold the same account {one}: rotate them together with --with-duplicates"
-            ));
+    let mut taking = Taking::new(&engine, &context.report, file.dry_run);
+    let read = tokio::task::block_in_place(|| match (&source, key) {
+        (Source::Csv(_), _) => csv::import(content, &mut taking),
+        (_, Some(key)) => kdbx::import(content, &key, &mut taking),
+        (_, None) => keeper::import(content, &mut taking),
+    });
+    match (read, taking.failure.take()) {
+        (Err(ImportError::Stopped), Some(error)) => return Err(error.into()),
+        (Err(error), _) => {
+            return Err(Failure::usage(format!("{place} is not imported: {error}")).hint(error.hint()));
         }
+        (Ok(()), _) => {}
     }
-    let value = json!({"records": count, "rotatable": rotatable, "dry_run": keeper.dry_run,
-        "losses": imported.losses.iter().map(ToString::to_string).collect::<Vec<_>>()});
+    let (count, rotatable, losses) = taking.end()?;
+    let value = json!({"records": count, "rotatable": rotatable, "dry_run": file.dry_run, "losses": losses});
     context.report.answer(&value, || {
-        let would = if keeper.dry_run { "would import" } else { "imported" };
+        let would = if file.dry_run { "would import" } else { "imported" };
         format!("{would} {count} records, {rotatable} of them can be rotated")
     });
     Ok(exit::DONE)
 }
 
-pub(super) async fn export(context: &Context, export: Export) -> Result<u8, Failure> {
-    if export.to.is_none() && context.report.stdout_is_terminal() && !export.reveal {
-        return Err(Failure::usage("an export holds every secret in clear and standard output is a terminal")
-            .hint("name a file with --to, or say --reveal"));
+fn open(file: &File) -> io::Result<Box<dyn Read + Send>> {
+    if file.file.as_os_str() == "-" {
+        return Ok(Box::new(io::stdin()));
     }
-    let vault = context.vault()?;
-    let mut uids = Vec::new();
-    durable(|| {
-        crate::vault::Vault::list(&vault, &mut |summary| {
-            uids.push(summary.uid);
-            true
-        })
-    })?;
-    uids.sort();
-    let records: Vec<Record> = uids
-        .iter()
-        .map(|uid| Ok(durable(|| crate::vault::Vault::read(&vault, uid))?.record))
-        .collect::<Result<_, Failure>>()?;
-    let mut text = Zeroizing::new(Vec::new());
-    let unwritable = |error: &dyn std::error::Error| Failure::new("the export cannot be written").caused_by(error);
-    keeper::export(&records, &mut *text).map_err(|error| unwritable(&error))?;
-    match &export.to {
-        Some(file) => {
-            files::write(file, &text).map_err(|error| unwritable(&error))?;
-            context.report.note(&format!("{} records written to {}", records.len(), file.display()));
-        }
-        None => context.report.bytes(&text).map_err(|error| unwritable(&error))?,
-    }
-    Ok(exit::DONE)
+    Ok(Box::new(fs::File::open(&file.file)?))
 }
 
-fn read(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut text = Zeroizing::new(Vec::new());
-    if file.as_os_str() == "-" {
-        io::stdin().lock().read_to_end(&mut text)?;
-    } else {
-        fs::File::open(file)?.read_to_end(&mut text)?;
+/// Takes records into the vault as they are read: all of them, or none.
+struct Taking<'a> {
+    engine: &'a Arc<Engine>,
+    report: &'a Report,
+    dry_run: bool,
+    /// Begun with the first record, so that a slow source keeps nobody waiting.
+    import: Option<Box<dyn Import + 'a>>,
+    /// Why the vault took no more.
+    failure: Option<VaultError>,
+    count: usize,
+    rotatable: usize,
+    /// The title that first named each account, by a digest of the account.
+    accounts: HashMap<[u8; 32], Box<str>>,
+    losses: Vec<String>,
+}
+
+impl<'a> Taking<'a> {
+    fn new(engine: &'a Arc<Engine>, report: &'a Report, dry_run: bool) -> Self {
+        Self {
+            engine,
+            report,
+            dry_run,
+            import: None,
+            failure: None,
+            count: 0,
+            rotatable: 0,
+            accounts: HashMap::new(),
+            losses: Vec::new(),
+        }
     }
-    Ok(text)
+
+    fn put(&mut self, record: &Record) -> Result<(), VaultError> {
+        let identities = self.engine.identities(record);
+        self.count += 1;
+        self.rotatable += usize::from(!identities.is_empty());
+        for identity in &identities {
+            let account = identity.to_string();
+            let first = self.accounts.entry(Sha256::digest(&account).into());
+            match first {
+                std::collections::hash_map::Entry::Vacant(free) => {
+                    free.insert(record.title.as_str().into());
+                }
+                std::collections::hash_map::Entry::Occupied(first) => self.report.warn(&format!(
+                    "\"{}\" and \"{}\" hold the same account {account}: rotate them together with --with-duplicates",
+                    first.get(),
+                    record.title
+                )),
+            }
+        }
+        if self.dry_run {
+            return Ok(());
+        }
+        let import = match &mut self.import {
+            Some(import) => import,
+            None => self.import.insert(self.engine.vault.import()?),
+        };
+        import.put(record, &identities)
+    }
+
+    fn end(self) -> Result<(usize, usize, Vec<String>), Failure> {
+        if let Some(import) = self.import {
+            durable(|| import.commit())?;
+        }
+        Ok((self.count, self.rotatable, self.losses))
+    }
+}
+
+impl Sink for Taking<'_> {
+    fn record(&mut self, record: Record) -> Result<(), Stopped> {
+        self.put(&record).map_err(|error| {
+            self.failure = Some(error);
+            Stopped
+        })
+    }
+
+    fn loss(&mut self, loss: Loss) {
+        self.report.warn(&format!("not kept: {loss}"));
+        if self.report.is_json() {
+            self.losses.push(loss.to_string());
+        }
+    }
 }

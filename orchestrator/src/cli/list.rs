@@ -24,8 +24,8 @@ pub(super) async fn run(context: &Context, list: List) -> Result<u8, Failure> {
                 Failure::usage("--match is no regular expression").caused_by(&error).hint(r"write \( for a literal (")
             },
         )?;
-    let vault = context.vault()?;
-    let records = sorted(&vault, |summary| {
+    let vault = context.vault().await?;
+    let records = sorted(vault.as_ref(), |summary| {
         pattern.as_ref().is_none_or(|pattern| {
             pattern.is_match(&summary.title) || summary.folders.iter().any(|folder| pattern.is_match(folder))
         })

@@ -2,13 +2,18 @@
 
 mod audit;
 mod check;
+mod copy;
 mod daemon;
+mod doctor;
 mod due;
 mod edit;
 mod explain;
+mod export;
 mod fleet;
+mod guide;
 mod hooks;
 mod import;
+mod kdbx;
 mod list;
 mod open;
 mod plugins;
@@ -16,6 +21,7 @@ mod recover;
 mod report;
 mod resolve;
 mod rotate;
+mod run;
 mod shell;
 mod show;
 mod vault;
@@ -39,7 +45,6 @@ use crate::report::{Format, Report};
     name = "turnlock",
     version,
     about,
-    arg_required_else_help = true,
     max_term_width = 100,
     after_help = "\
 Examples:
@@ -59,12 +64,12 @@ struct Arguments {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Args)]
 struct Global {
-    /// The vault's file [default: in the XDG data directory; TURNLOCK_VAULT]
+    /// The vault's file, or ksm:FILE [default: in the XDG data directory; TURNLOCK_VAULT]
     #[arg(long, global = true, value_name = "FILE")]
     vault: Option<PathBuf>,
     /// Open the vault with this key file [TURNLOCK_KEY_FILE]
@@ -110,8 +115,8 @@ enum Command {
     /// Bring records in from another tool's export
     #[command(subcommand, after_help = "Examples:\n  turnlock import keeper export.json --dry-run")]
     Import(import::Source),
-    /// Write every record out as Keeper JSON, secrets included
-    Export(import::Export),
+    /// Write every record out, secrets included: Keeper's JSON or CSV, raw records, KDBX
+    Export(export::Export),
     /// List records
     List(list::List),
     /// Show a record; secrets only with --reveal
@@ -122,6 +127,8 @@ enum Command {
     Edit(edit::Edit),
     /// Replace credentials on their targets; without a name, list what can be rotated
     Rotate(rotate::Rotate),
+    /// Run the commands of Keeper Commander's configuration, once or again and again
+    Run(run::Run),
     /// Log in and tell what could go wrong; changes nothing
     Check(check::Check),
     /// Prove that stored credentials still work
@@ -147,6 +154,8 @@ enum Command {
     Explain(explain::Explain),
     /// List rotators, or describe one
     Plugins(plugins::Plugins),
+    /// Look for what is missing or wrong: environment, permissions, rotators, clock, vault
+    Doctor(doctor::Doctor),
     /// Prove or export the audit chain
     #[command(subcommand, after_help = "Examples:\n  turnlock audit verify\n  turnlock audit export > audit.ndjson")]
     Audit(audit::Audit),
@@ -195,7 +204,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, report: &Report) -> Result<u8, Failure> {
-    let Arguments { global, command } = arguments;
+    let Arguments { mut global, mut command } = arguments;
+    if let Some(Command::Run(run)) = &mut command {
+        run.file = global.config.take();
+    }
     let overrides = Overrides {
         config: global.config,
         vault: global.vault,
@@ -207,6 +219,9 @@ fn run(arguments: Arguments, report: &Report) -> Result<u8, Failure> {
     };
     let config = Config::load(overrides.clone())?;
     let context = Context { config, overrides, report: report.clone(), stop: stop_on_interrupt(report)? };
+    let Some(command) = command else {
+        return guide::run(&context);
+    };
     // Few workers: what takes long waits on targets and disks, not on us. Its
     // blocking calls move to further threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -229,12 +244,13 @@ async fn dispatch(context: Context, command: Command) -> Result<u8, Failure> {
     match command {
         Command::Vault(verb) => vault::run(&context, verb).await,
         Command::Import(source) => import::run(&context, source).await,
-        Command::Export(export) => import::export(&context, export).await,
+        Command::Export(export) => export::run(&context, export).await,
         Command::List(list) => list::run(&context, list).await,
         Command::Show(show) => show::run(&context, show).await,
         Command::Add(add) => edit::add(&context, add).await,
         Command::Edit(edit) => edit::edit(&context, edit).await,
         Command::Rotate(rotate) => rotate::run(&context, rotate).await,
+        Command::Run(run) => run::run(&context, run).await,
         Command::Check(check) => check::run(&context, check).await,
         Command::Verify(verify) => verify::run(&context, verify).await,
         Command::Due(due) => due::run(&context, due).await,
@@ -247,6 +263,7 @@ async fn dispatch(context: Context, command: Command) -> Result<u8, Failure> {
         Command::Hooks(verb) => hooks::run(&context, verb).await,
         Command::Explain(explain) => explain::run(&context, explain).await,
         Command::Plugins(plugins) => plugins::run(&context, plugins).await,
+        Command::Doctor(doctor) => doctor::run(&context, doctor).await,
         Command::Audit(audit) => audit::run(&context, audit).await,
         Command::Completions(completions) => shell::completions(&context, &completions),
         Command::Man(man) => shell::man(&context, &man),

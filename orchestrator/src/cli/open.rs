@@ -2,16 +2,23 @@
 
 use std::fs;
 use std::io::{IsTerminal, stdin};
+use std::path::Path;
 use std::sync::Arc;
 
 use turnlock_protocol::Secret;
 use zeroize::Zeroizing;
 
 use super::Context;
+use crate::catalogue::Catalogue;
+use crate::config::elsewhere;
 use crate::engine::Engine;
 use crate::failure::Failure;
+use crate::record::Record;
+use crate::resolve;
 use crate::rotators::Rotators;
+use crate::vault::Vault;
 use crate::vault::local::{HostState, Key, LocalVault};
+use crate::vault::store::{Configuration, Opening, StoreVault};
 
 impl Context {
     /// What this machine remembers of its vaults.
@@ -19,14 +26,76 @@ impl Context {
         Ok(HostState::new(&self.config.state_directory)?)
     }
 
-    /// The vault, opened with the first key that was named: key file,
-    /// passphrase file, systemd credential, else a prompt.
-    pub(super) fn vault(&self) -> Result<LocalVault, Failure> {
-        let path = &self.config.vault;
-        if !path.exists() {
-            return Err(crate::vault::VaultError::Missing(path.clone()).into());
+    /// The vault, wherever it lies.
+    pub(super) async fn vault(&self) -> Result<Arc<dyn Vault>, Failure> {
+        self.vault_at(&self.config.vault).await
+    }
+
+    /// The vault of this place.
+    pub(super) async fn vault_at(&self, place: &Path) -> Result<Arc<dyn Vault>, Failure> {
+        self.vault_by(place, None).await
+    }
+
+    /// The same, opened with another key file.
+    pub(super) async fn vault_by(&self, place: &Path, key_file: Option<&Path>) -> Result<Arc<dyn Vault>, Failure> {
+        Ok(match elsewhere(place) {
+            Some((name, path)) => {
+                let (catalogue, _) = Rotators::new(&self.config).catalogue().await;
+                Arc::new(self.store(name, path, catalogue)?)
+            }
+            None => Arc::new(self.local_vault_at(place, key_file)?),
+        })
+    }
+
+    /// The embedded vault, for what no other kind can do.
+    pub(super) fn local_vault(&self) -> Result<LocalVault, Failure> {
+        self.local_vault_at(&self.config.vault, None)
+    }
+
+    /// Opened with the first key that was named: key file, passphrase file,
+    /// systemd credential, else a prompt.
+    fn local_vault_at(&self, path: &Path, key_file: Option<&Path>) -> Result<LocalVault, Failure> {
+        if elsewhere(path).is_some() {
+            return Err(Failure::usage(format!("{} is no file of ours", path.display()))
+                .hint("its keys, backups and copies are matters of the service that keeps it"));
         }
-        Ok(LocalVault::open(path, &self.key("Passphrase of the vault")?, &self.host_state()?)?)
+        if !path.exists() {
+            return Err(crate::vault::VaultError::Missing(path.to_owned()).into());
+        }
+        let key = match key_file {
+            Some(file) => Key::KeyFile(file.to_owned()),
+            None => self.key("Passphrase of the vault")?,
+        };
+        Ok(LocalVault::open(path, &key, &self.host_state()?)?)
+    }
+
+    /// A vault elsewhere. Its accounts are found by this catalogue.
+    pub(super) fn store(&self, name: &str, path: &Path, catalogue: Catalogue) -> Result<StoreVault, Failure> {
+        let config = &self.config;
+        let configuration = match &config.vault_credential {
+            Some(credential) if path.as_os_str().is_empty() => {
+                Configuration { path: credential.clone(), read_only: true }
+            }
+            None if path.as_os_str().is_empty() => {
+                return Err(Failure::usage(format!("the vault {name}: has no configuration")).hint(format!(
+                    "name its file, {name}:FILE, or hand it over as systemd's credential turnlock.vault"
+                )));
+            }
+            _ => {
+                Configuration { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), read_only: false }
+            }
+        };
+        let report = self.report.clone();
+        Ok(StoreVault::new(Opening {
+            rotators: Rotators::new(config),
+            name: name.to_owned(),
+            configuration,
+            ca: config.vault_ca.clone(),
+            state_directory: config.state_directory.clone(),
+            stop: self.stop.clone(),
+            told: Arc::new(move |step| report.note(step)),
+            accounts: Box::new(move |record| resolve::identities(record, &catalogue)),
+        }))
     }
 
     /// The key that was named.
@@ -73,8 +142,18 @@ impl Context {
             self.report.warn(&fault.message);
         }
         let report = self.report.clone();
+        let vault: Arc<dyn Vault> = match elsewhere(&self.config.vault) {
+            Some((name, path)) => Arc::new(self.store(name, path, catalogue.clone())?),
+            None => {
+                let vault = self.local_vault()?;
+                let accounts = |record: &Record| resolve::identities(record, &catalogue);
+                // Where nothing can be written, whatever is begun will say so.
+                let _ = vault.find_again(&catalogue.versions(), &accounts);
+                Arc::new(vault)
+            }
+        };
         Ok(Arc::new(Engine {
-            vault: Arc::new(self.vault()?),
+            vault,
             rotators,
             catalogue,
             hooks: self.config.hooks.clone(),

@@ -1,14 +1,19 @@
 //! `turnlock plugins`
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Context;
+use crate::conformance::{self, Outcome};
 use crate::failure::{Failure, exit};
 use crate::rotators::Rotators;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  turnlock plugins\n  turnlock plugins describe postgresql")]
+#[command(
+    after_help = "Examples:\n  turnlock plugins\n  turnlock plugins describe postgresql\n  turnlock plugins test ./turnlock-mine"
+)]
 pub(super) struct Plugins {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -24,6 +29,30 @@ enum Verb {
     Describe {
         /// The plugin's name
         plugin: String,
+    },
+    /// Try on a rotator, in whatever language, everything that the protocol demands
+    #[command(
+        long_about = "\
+Try on a rotator, in whatever language, everything that the protocol demands.
+
+Most scenarios need no account. The others log in to one and change it some ten
+times: make one that is there for nothing else. Its file holds what
+`turnlock-PLUGIN rotate` reads (account, current, admin, policy), and is
+rewritten before and after each change, so that it always holds the credential
+that works.",
+        after_help = "\
+Examples:
+  turnlock plugins test ./turnlock-mine
+  turnlock plugins test ./turnlock-mine --account throwaway.json -o json
+
+Exit status: 0 every scenario that was tried passed, 3 one failed."
+    )]
+    Test {
+        /// The program, called turnlock-PLUGIN
+        program: PathBuf,
+        /// The account it may change
+        #[arg(long, value_name = "FILE")]
+        account: Option<PathBuf>,
     },
 }
 
@@ -66,6 +95,28 @@ pub(super) async fn run(context: &Context, plugins: Plugins) -> Result<u8, Failu
                 }
                 lines.join("\n")
             });
+        }
+        Some(Verb::Test { program, account }) => {
+            let rotator = rotators.at(&program)?;
+            let tried = tokio::task::block_in_place(|| conformance::test(&rotators, &rotator, account.as_deref()))?;
+            context.report.rows(
+                &["scenario", "outcome", "what is right", "seen", "says"],
+                &tried,
+                |finding| {
+                    let seen = finding.detail.clone().unwrap_or_default();
+                    let (scenario, says) = (finding.scenario.to_owned(), finding.says.to_owned());
+                    vec![scenario, finding.outcome.to_string(), says, seen, finding.section.clone()]
+                },
+                "",
+            );
+            let count = |outcome| tried.iter().filter(|finding| finding.outcome == outcome).count();
+            let failed = count(Outcome::Failed);
+            context.report.note(&format!(
+                "{} passed, {failed} failed, {} not tried",
+                count(Outcome::Passed),
+                count(Outcome::NotTried)
+            ));
+            return Ok(if failed == 0 { exit::DONE } else { exit::FAILED });
         }
     }
     Ok(exit::DONE)

@@ -83,11 +83,11 @@ pub(super) async fn run(context: &Context, recover: Recover) -> Result<u8, Failu
 }
 
 pub(super) async fn status(context: &Context, _status: Status) -> Result<u8, Failure> {
-    let vault = context.vault()?;
+    let vault = context.vault().await?;
     if let Some(doubt) = vault.adopt_required() {
         context.report.warn(&format!("this vault is {doubt}: nothing rotates until turnlock vault adopt"));
     }
-    let items = durable(|| crate::vault::Vault::open_items(&vault))?;
+    let items = durable(|| vault.open_items())?;
     context.report.rows(
         &["record", "state", "since", "why", "next step"],
         &items,

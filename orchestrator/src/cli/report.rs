@@ -29,12 +29,12 @@ pub(super) struct Report {
 }
 
 pub(super) async fn run(context: &Context, report: &Report) -> Result<u8, Failure> {
-    let vault = context.vault()?;
-    let history = History::of(&vault)?;
-    let overview = Overview::take(&vault)?;
+    let vault = context.vault().await?;
+    let history = History::of(vault.as_ref())?;
+    let overview = Overview::take(vault.as_ref())?;
     let mut written = Vec::new();
     if let Some(file) = &report.html {
-        let name = vault.path().display().to_string();
+        let name = context.config.vault.display().to_string();
         written.push((file, durable::write(file, page::page(&name, &overview, &history).as_bytes())));
     }
     if let Some(file) = &report.metrics_file {

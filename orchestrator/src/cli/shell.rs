@@ -1,5 +1,7 @@
 //! `turnlock completions` and `turnlock man`
 
+use std::path::PathBuf;
+
 use clap::{Args, CommandFactory};
 
 use super::Context;
@@ -13,10 +15,15 @@ pub(super) struct Completions {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  turnlock man > /usr/share/man/man1/turnlock.1\n  turnlock man rotate | man -l -")]
+#[command(
+    after_help = "Examples:\n  turnlock man rotate | man -l -\n  turnlock man --directory /usr/local/share/man/man1"
+)]
 pub(super) struct Man {
     /// The page of this command instead of the program's
     command: Option<String>,
+    /// Write every page into this directory instead
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    directory: Option<PathBuf>,
 }
 
 pub(super) fn completions(context: &Context, completions: &Completions) -> Result<u8, Failure> {
@@ -27,6 +34,14 @@ pub(super) fn completions(context: &Context, completions: &Completions) -> Resul
 
 pub(super) fn man(context: &Context, man: &Man) -> Result<u8, Failure> {
     let mut program = super::Arguments::command();
+    if let Some(directory) = &man.directory {
+        clap_mangen::generate_to(program, directory).map_err(|error| {
+            Failure::new(format!("{} cannot be written", directory.display()))
+                .caused_by(&error)
+                .hint("name a directory that is there")
+        })?;
+        return Ok(exit::DONE);
+    }
     program.build();
     let command = match &man.command {
         None => program,

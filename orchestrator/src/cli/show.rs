@@ -60,7 +60,7 @@ pub(super) async fn run(context: &Context, show: Show) -> Result<u8, Failure> {
 pub(super) fn print(context: &Context, engine: &Engine, uid: &Uid, reveal: bool) -> Result<(), Failure> {
     let stored = durable(|| engine.vault.read(uid))?;
     let record = &stored.record;
-    let rows = rows(record, reveal);
+    let rows = rows(&record.body, record.notes.as_ref(), reveal);
     let mut value = Map::new();
     value.insert("uid".to_owned(), json!(record.uid));
     value.insert("title".to_owned(), json!(record.title));
@@ -87,9 +87,9 @@ pub(super) fn print(context: &Context, engine: &Engine, uid: &Uid, reveal: bool)
     Ok(())
 }
 
-fn rows(record: &Record, reveal: bool) -> Vec<(String, String)> {
+fn rows(body: &Body, notes: Option<&Secret>, reveal: bool) -> Vec<(String, String)> {
     let mut rows = Vec::new();
-    match &record.body {
+    match body {
         Body::Untyped(body) => {
             for (name, value) in [("login", &body.login), ("password", &body.password), ("url", &body.link)] {
                 if let Some(value) = value {
@@ -121,7 +121,7 @@ fn rows(record: &Record, reveal: bool) -> Vec<(String, String)> {
             }
         }
     }
-    if let Some(notes) = &record.notes {
+    if let Some(notes) = notes {
         rows.push(("notes".to_owned(), shown("notes", notes, reveal)));
     }
     rows
@@ -284,6 +284,16 @@ fn history(context: &Context, engine: &Engine, uid: &Uid, reveal: bool) -> Resul
                 fields_text(&past.credential, reveal),
                 past.reason
             )
+        });
+    }
+    for earlier in durable(|| engine.vault.read(uid))?.record.earlier.iter().rev() {
+        let fields = rows(&earlier.body, earlier.notes.as_ref(), reveal);
+        let value = json!({"at": earlier.at, "kind": "imported", "title": earlier.title,
+            "fields": fields.iter().map(|(name, text)| json!({"name": name, "value": text})).collect::<Vec<_>>()});
+        context.report.answer(&value, || {
+            let at = earlier.at.map(|at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default();
+            let fields: Vec<String> = fields.iter().map(|(name, text)| format!("{name}: {text}")).collect();
+            format!("      {at:20}  imported   {}", fields.join(", "))
         });
     }
     Ok(())

@@ -1,16 +1,19 @@
 //! `turnlock vault`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{Context, open};
+use super::{Context, copy, open};
+use crate::catalogue::Catalogue;
+use crate::config::elsewhere;
 use crate::engine::durable;
 use crate::failure::{Failure, exit};
 use crate::resolve::Options;
 use crate::settle::{self, Heard};
 
+use crate::vault::Vault;
 use crate::vault::local::{Key, LocalVault, make_key_file, make_recovery_key};
 
 #[derive(Debug, Subcommand)]
@@ -33,6 +36,8 @@ pub(super) enum Verb {
     Check,
     /// Take a restored or copied vault into use: proves every credential first
     Adopt(Adopt),
+    /// Copy records with their history and open attempts to another vault, and compare
+    Copy(copy::Copy),
 }
 
 #[derive(Debug, Args)]
@@ -40,6 +45,10 @@ pub(super) struct Init {
     /// Print a recovery key that opens the vault when the other key is lost
     #[arg(long)]
     recovery_key: bool,
+    /// Bind a vault elsewhere (--vault ksm:FILE) with the one-time token in this file's first
+    /// line; `-` reads standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "recovery_key")]
+    token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -74,18 +83,36 @@ pub(super) async fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
         Verb::Init(init) => make(context, &init),
         Verb::Rekey(rekey) => change_keys(context, &rekey),
         Verb::Backup { to } => {
-            let vault = context.vault()?;
+            let vault = context.local_vault()?;
             durable(|| vault.backup(&to))?;
             context.report.answer(&json!({"backup": to}), || format!("backed up to {}", to.display()));
             Ok(exit::DONE)
         }
-        Verb::Check => check(context),
+        Verb::Check => match elsewhere(&context.config.vault) {
+            Some((name, path)) => check_store(context, name, path),
+            None => check(context),
+        },
+        Verb::Copy(copy) => copy::run(context, copy).await,
         Verb::Adopt(adopt) => adopt_copy(context, &adopt).await,
     }
 }
 
 fn make(context: &Context, init: &Init) -> Result<u8, Failure> {
     let path = &context.config.vault;
+    match (elsewhere(path), &init.token_file) {
+        (Some((name, file)), Some(token)) => return bind(context, name, file, token),
+        (None, None) => {}
+        (Some((name, _)), None) => {
+            return Err(Failure::usage(format!("{} is bound by a one-time token", path.display())).hint(format!(
+                "say --token-file; a configuration that is bound already is used as it is, with --vault {name}:FILE"
+            )));
+        }
+        (None, Some(_)) => {
+            return Err(
+                Failure::usage("a one-time token binds a vault elsewhere").hint("name it with --vault ksm:FILE")
+            );
+        }
+    }
     if path.exists() {
         return Err(crate::vault::VaultError::Exists(path.clone()).into());
     }
@@ -116,8 +143,20 @@ fn make(context: &Context, init: &Init) -> Result<u8, Failure> {
     told(context, json!({"vault": path}), &format!("made {}", path.display()), recovery)
 }
 
+/// Makes this machine a device of an application that keeps records elsewhere.
+fn bind(context: &Context, name: &str, file: &Path, token: &Path) -> Result<u8, Failure> {
+    let token = open::first_line(token)?;
+    let vault = context.store(name, file, Catalogue::new())?;
+    durable(|| vault.bind(&token))?;
+    let place = context.config.vault.display().to_string();
+    context
+        .report
+        .answer(&json!({"vault": place}), || format!("bound {place}; whoever reads that file reads the vault"));
+    Ok(exit::DONE)
+}
+
 fn change_keys(context: &Context, rekey: &Rekey) -> Result<u8, Failure> {
-    let vault = context.vault()?;
+    let vault = context.local_vault()?;
     let key = match (&rekey.new_key_file, &rekey.new_passphrase_file) {
         (Some(file), _) => {
             if !file.exists() {
@@ -182,8 +221,27 @@ fn told(
     Ok(exit::DONE)
 }
 
+fn check_store(context: &Context, name: &str, file: &Path) -> Result<u8, Failure> {
+    let vault = context.store(name, file, Catalogue::new())?;
+    let checked = durable(|| vault.check())?;
+    let value = json!({"records": checked.records, "read_only": checked.read_only, "open": checked.attempts,
+        "history": checked.history, "finishes": checked.finishes, "audit": checked.audit,
+        "problems": checked.problems, "adopt": null});
+    context.report.answer(&value, || {
+        let fits = if checked.problems.is_empty() { "all readable and consistent" } else { "PROBLEMS" };
+        format!(
+            "{} records ({} that nothing may write), {} open attempts, {} past credentials, {} audit rows here: {fits}",
+            checked.records, checked.read_only, checked.attempts, checked.history, checked.audit
+        )
+    });
+    for problem in &checked.problems {
+        context.report.warn(problem);
+    }
+    Ok(if checked.problems.is_empty() { exit::DONE } else { exit::FAILED })
+}
+
 fn check(context: &Context) -> Result<u8, Failure> {
-    let vault = context.vault()?;
+    let vault = context.local_vault()?;
     context.report.begin_progress(None);
     context.report.step("vault", "reading everything");
     let checked = durable(|| vault.check())?;
@@ -248,7 +306,7 @@ async fn adopt_copy(context: &Context, adopt: &Adopt) -> Result<u8, Failure> {
         ));
     }
     drop(engine);
-    let vault = context.vault()?;
+    let vault = context.local_vault()?;
     durable(|| vault.adopt_vault())?;
     context
         .report

@@ -1,8 +1,8 @@
 //! Whose turn is when.
 //!
 //! Every record with a turn ahead has one place. The vault is looked through
-//! again only when something in it has changed, and the seldomer the longer
-//! that takes.
+//! again only when something in it has changed, or once a minute where it does
+//! not tell that, and the seldomer the longer that takes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -19,6 +19,8 @@ use crate::vault::{Revision, Summary};
 
 /// The shortest time between two looks through the whole vault.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// The same where the vault does not tell that something has changed.
+const LOOK_ANYWAY_AFTER: Duration = Duration::from_secs(60);
 /// A look may take one part in so many of the time.
 const SHARE_OF_LOOKING: u32 = 50;
 /// A turn that passed longer ago than this was missed: nobody was there.
@@ -51,7 +53,7 @@ struct Place {
 
 #[derive(Debug)]
 struct Looked {
-    generation: u64,
+    generation: Option<u64>,
     at: Instant,
     took: Duration,
 }
@@ -77,8 +79,9 @@ impl Agenda {
         }
         let generation = durable(|| engine.vault.generation())?;
         if let Some(looked) = &self.looked {
-            let pause = LOOK_AGAIN_AFTER.max(looked.took * SHARE_OF_LOOKING);
-            if looked.generation == generation || looked.at.elapsed() < pause {
+            let shortest = if generation.is_some() { LOOK_AGAIN_AFTER } else { LOOK_ANYWAY_AFTER };
+            let unchanged = generation.is_some() && looked.generation == generation;
+            if unchanged || looked.at.elapsed() < shortest.max(looked.took * SHARE_OF_LOOKING) {
                 return Ok(());
             }
         }

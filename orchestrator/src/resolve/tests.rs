@@ -23,6 +23,7 @@ fn record(body: Body) -> Record {
         body,
         writable: true,
         extra: serde_json::Map::new(),
+        earlier: Vec::new(),
     }
 }
 
@@ -221,8 +222,12 @@ fn keep_both_shapes() {
 
 #[test]
 fn keep_noop() {
-    let plan = plan_of(&untyped("", "", "", &[("cmdr:plugin", "noop")]));
+    let mut record = untyped("", "", "", &[("cmdr:plugin", "noop")]);
+    let plan = plan_of(&record);
     assert_eq!(plan.plugin, "noop");
+    // Nothing lies behind it, so that another record with the same login is another account.
+    record.uid = Uid::new("another");
+    assert_ne!(plan_of(&record).identity, plan.identity);
     assert!(plan.current.is_empty() && plan.account.is_empty());
     assert_eq!(plan.write_back, [WriteBack { field: "password".into(), place: Place::Password }]);
 }
@@ -864,7 +869,7 @@ fn any_options() -> impl Strategy<Value = Options> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(1500), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn resolution_never_panics(record in any_record(), options in any_options()) {
