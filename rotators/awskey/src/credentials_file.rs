@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(fs::read_dir(file.path.parent().unwrap()).unwrap().count(), 2);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_file_that_is_held_read_only_or_no_text_stays_as_it_was() {
         let before = "[deploy]\naws_access_key_id = AKIAOLD\n";
         let (_directory, file) = in_a_directory(Some(before));
