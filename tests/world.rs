@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// A home with a vault that a key file opens.
 pub(crate) struct World {
     pub(crate) turnlock: Turnlock,
+    /// The vault, where it is not the home's own.
+    pub(crate) vault: Option<String>,
 }
 
 /// A record's fields, as `turnlock add` takes them.
@@ -54,14 +56,14 @@ impl World {
 
     /// An empty vault in this home.
     pub(crate) fn at(turnlock: Turnlock) -> Self {
-        let world = Self { turnlock };
+        let world = Self { turnlock, vault: None };
         world.ok(&["vault", "init"]);
         world
     }
 
     /// A new home with nothing in it.
     pub(crate) fn without_vault() -> Self {
-        Self { turnlock: Turnlock::new().unwrap() }
+        Self { turnlock: Turnlock::new().unwrap(), vault: None }
     }
 
     /// Where programs of this world put temporary files.
@@ -72,6 +74,9 @@ impl World {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.turnlock.command(arguments).unwrap();
         command.env("TURNLOCK_KEY_FILE", self.turnlock.key_file()).env("TMPDIR", self.temporary());
+        if let Some(vault) = &self.vault {
+            command.env("TURNLOCK_VAULT", vault);
+        }
         command
     }
 

@@ -4,22 +4,16 @@
 
 use std::{
     cell::RefCell,
-    io::{BufRead, BufReader, Write},
     net::SocketAddr,
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
 };
 
 use serde_json::{Value, json};
 
 use crate::{
-    Authority, LabError, Result,
-    error::Context,
-    process::{self, Ending, Owned},
-    python,
-    server::{self, Recipe, Site},
+    Authority, LabError, Result, process, python,
+    server::Site,
+    stand_in::{Script, StandIn},
 };
 
 const SERVER: &str = include_str!("aws/server.py");
@@ -30,13 +24,8 @@ pub const ACCOUNT: &str = "123456789012";
 
 /// A running service that is gone when this value is.
 pub struct Aws {
-    // Dropped before the site: the server must end before its directory does.
-    process: Option<Owned>,
-    port: u16,
-    site: Site,
+    stand_in: StandIn<Script>,
     client: RefCell<Option<python::Client>>,
-    /// What was told to it, for it keeps nothing across a restart.
-    told: RefCell<Vec<Value>>,
 }
 
 /// An access key with its secret.
@@ -55,44 +44,44 @@ impl Aws {
     pub fn start(names: &[&str]) -> Result<Self> {
         let site = Site::new("aws", None, &Authority::new()?, names)?;
         process::write_file(&site.file("server.py"), SERVER)?;
-        let (process, port) = server::start(&Moto, &site)?;
-        Ok(Self { process: Some(process), port, site, client: RefCell::default(), told: RefCell::default() })
+        let moto = Script::with(python::program()?)?;
+        Ok(Self { stand_in: StandIn::start(moto, site)?, client: RefCell::default() })
     }
 
     /// Its TCP port on loopback.
     pub fn port(&self) -> u16 {
-        self.port
+        self.stand_in.port()
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        self.stand_in.address()
     }
 
     /// The certificate of the authority that issued the server's certificate.
     pub fn ca_path(&self) -> PathBuf {
-        self.site.file("ca.crt")
+        self.stand_in.ca_path()
     }
 
     /// Makes a user, with a console password or without, who may do nothing.
     pub fn create_user(&self, name: &str, password: Option<&str>) -> Result<()> {
-        self.tell(json!({"do": "user", "name": name, "password": password})).map(drop)
+        self.stand_in.tell(json!({"do": "user", "name": name, "password": password})).map(drop)
     }
 
     /// Lets a user do this and no more.
     pub fn allow(&self, name: &str, actions: &[&str]) -> Result<()> {
-        self.tell(json!({"do": "policy", "name": name, "actions": actions})).map(drop)
+        self.stand_in.tell(json!({"do": "policy", "name": name, "actions": actions})).map(drop)
     }
 
     /// Lets a user do all but this.
     pub fn allow_all_but(&self, name: &str, deny: &[&str]) -> Result<()> {
-        self.tell(json!({"do": "policy", "name": name, "actions": ["iam:*", "sts:*"], "deny": deny})).map(drop)
+        self.stand_in.tell(json!({"do": "policy", "name": name, "actions": ["iam:*", "sts:*"], "deny": deny})).map(drop)
     }
 
     /// Makes a role that a user may assume, and gives its ARN.
     pub fn create_role(&self, name: &str, trusts: &str, external: Option<&str>, actions: &[&str]) -> Result<String> {
         let trusts = format!("arn:aws:iam::{ACCOUNT}:user/{trusts}");
-        let made = self.tell(json!({
+        let made = self.stand_in.tell(json!({
             "do": "role", "name": name, "trusts": [trusts], "external": external, "actions": actions,
         }))?;
         Ok(made.as_str().unwrap_or_default().to_owned())
@@ -104,15 +93,15 @@ impl Aws {
         if let (Some(secret), Some(order)) = (secret, order.as_object_mut()) {
             order.insert("secret".to_owned(), secret.into());
         }
-        let made = key(&self.ask(&order)?)?;
+        let made = key(&self.stand_in.ask(&order)?)?;
         let again = json!({"do": "key", "name": name, "id": made.id, "secret": made.secret});
-        self.told.borrow_mut().push(again);
+        self.stand_in.remember(again);
         Ok(made)
     }
 
     /// Takes every key from a user but this one, which is as it was made.
     pub fn only_key(&self, name: &str, id: &str) -> Result<()> {
-        self.ask(&json!({"do": "only key", "name": name, "id": id})).map(drop)
+        self.stand_in.ask(&json!({"do": "only key", "name": name, "id": id})).map(drop)
     }
 
     /// Sets a key's `age` in seconds, the service it was `used` for (empty: never), or its `status`.
@@ -121,46 +110,46 @@ impl Aws {
         if let (Some(order), Some(to)) = (order.as_object_mut(), to.as_object()) {
             order.extend(to.clone());
         }
-        self.ask(&order).map(drop)
+        self.stand_in.ask(&order).map(drop)
     }
 
     /// A user's keys, with their secrets.
     pub fn keys(&self, name: &str) -> Result<Vec<AccessKey>> {
-        let keys = self.ask(&json!({"do": "keys", "name": name}))?;
+        let keys = self.stand_in.ask(&json!({"do": "keys", "name": name}))?;
         keys.as_array().into_iter().flatten().map(key).collect()
     }
 
     /// A user's console password.
     pub fn password(&self, name: &str) -> Result<Option<String>> {
-        let password = self.ask(&json!({"do": "password", "name": name}))?;
+        let password = self.stand_in.ask(&json!({"do": "password", "name": name}))?;
         Ok(password.as_str().map(str::to_owned))
     }
 
     /// Sets it, behind everybody's back.
     pub fn set_password(&self, name: &str, to: Option<&str>) -> Result<()> {
-        self.ask(&json!({"do": "password", "name": name, "to": to})).map(drop)
+        self.stand_in.ask(&json!({"do": "password", "name": name, "to": to})).map(drop)
     }
 
     /// Sets the account's password policy: `length`, `upper`, `lower`, `numbers`, `symbols`, `lets`.
     pub fn set_password_policy(&self, of: Value) -> Result<()> {
-        self.tell(json!({"do": "password policy", "of": of})).map(drop)
+        self.stand_in.tell(json!({"do": "password policy", "of": of})).map(drop)
     }
 
     /// Sets `delay`, for how many seconds a new key does not sign yet, and `skew`, by which its clock is wrong.
     pub fn set(&self, to: Value) -> Result<()> {
-        self.tell(json!({"do": "set", "to": to})).map(drop)
+        self.stand_in.tell(json!({"do": "set", "to": to})).map(drop)
     }
 
     /// Orders faults at an action, for so many requests. Each is one of `{"what": "status", "status", "code"}`,
     /// `{"what": "body", "body", "status"?}`, `{"what": "redirect", "to"}`, `{"what": "cut before" | "cut after"}`
     /// and `{"what": "hold before" | "hold after"}`, until [`Self::heal`].
     pub fn fault(&self, at: &str, fault: Value, times: u32) -> Result<()> {
-        self.ask(&json!({"do": "fault", "at": at, "fault": fault, "times": times})).map(drop)
+        self.stand_in.ask(&json!({"do": "fault", "at": at, "fault": fault, "times": times})).map(drop)
     }
 
     /// Ends every fault.
     pub fn heal(&self) -> Result<()> {
-        self.ask(&json!({"do": "heal"})).map(drop)
+        self.stand_in.ask(&json!({"do": "heal"})).map(drop)
     }
 
     /// Whether boto3 gets in with this key. `false` only when AWS refused it;
@@ -185,7 +174,7 @@ impl Aws {
     fn through_boto(&self, question: &Value) -> Result<bool> {
         let mut client = self.client.borrow_mut();
         if client.is_none() {
-            let service = format!("https://127.0.0.1:{}", self.port);
+            let service = format!("https://127.0.0.1:{}", self.stand_in.port());
             let ca = self.ca_path().display().to_string();
             *client = Some(python::Client::start("boto3", CLIENT, &[&service, &ca])?);
         }
@@ -202,7 +191,7 @@ impl Aws {
 
     /// Everything the server has logged, across restarts.
     pub fn log(&self) -> String {
-        self.site.log()
+        self.stand_in.site.log()
     }
 
     /// How many requests were refused because of who signed, or a wrong old password.
@@ -212,50 +201,22 @@ impl Aws {
 
     /// Ends the server.
     pub fn stop(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.stop(true, Duration::from_secs(20))?;
-        }
-        Ok(())
+        self.stand_in.stop()
     }
 
     /// Starts it again on the same port, with the users, roles and keys it was told of.
     pub fn restart(&mut self) -> Result<()> {
-        self.stop()?;
-        self.process = Some(server::start_on(&Moto, &self.site, self.port)?);
-        self.told.borrow().iter().try_for_each(|told| self.ask(told).map(drop))
+        self.stand_in.restart()
     }
 
     /// Freezes the server: connections stay open, nothing answers.
     pub fn pause(&self) {
-        if let Some(process) = &self.process {
-            process.pause();
-        }
+        self.stand_in.pause();
     }
 
     /// Ends a [`Self::pause`].
     pub fn resume(&self) {
-        if let Some(process) = &self.process {
-            process.resume();
-        }
-    }
-
-    fn tell(&self, command: Value) -> Result<Value> {
-        let value = self.ask(&command)?;
-        self.told.borrow_mut().push(command);
-        Ok(value)
-    }
-
-    fn ask(&self, command: &Value) -> Result<Value> {
-        let path = self.site.file("control");
-        let mut stream = UnixStream::connect(&path).could_not(|| format!("connect to {}", path.display()))?;
-        stream.write_all(format!("{command}\n").as_bytes()).could_not(|| "tell the service".to_owned())?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).could_not(|| "hear the service".to_owned())?;
-        let told: Value = serde_json::from_str(&line).map_err(|error| LabError::new(format!("{error}: {line}")))?;
-        match (told.get("value"), told.get("error")) {
-            (Some(value), None) => Ok(value.clone()),
-            _ => Err(LabError::new(format!("{command}: {told}"))),
-        }
+        self.stand_in.resume();
     }
 }
 
@@ -264,27 +225,5 @@ fn key(told: &Value) -> Result<AccessKey> {
     match (text("id"), text("secret")) {
         (Some(id), Some(secret)) => Ok(AccessKey { id, secret, active: text("status").as_deref() != Some("Inactive") }),
         _ => Err(LabError::new(format!("no access key: {told}"))),
-    }
-}
-
-/// How moto is run.
-struct Moto;
-
-impl Recipe for Moto {
-    const ENDING: Ending = Ending::Kill;
-
-    fn ready(&self) -> &'static str {
-        "ready"
-    }
-
-    fn command(&self, site: &Site, port: u16) -> Result<Command> {
-        let control = site.file("control");
-        if control.exists() {
-            std::fs::remove_file(&control).could_not(|| format!("remove {}", control.display()))?;
-        }
-        let mut command = process::clean_command(python::program()?);
-        command.arg("-I").arg(site.file("server.py")).args(["127.0.0.1".to_owned(), port.to_string()]);
-        command.args([site.file("server.crt"), site.file("server.key"), control]);
-        Ok(command)
     }
 }

@@ -3,25 +3,15 @@
 //! what it does not prove; whether a password works is told by Microsoft's own
 //! library, not by us.
 
-use std::{
-    cell::RefCell,
-    io::{BufRead, BufReader, Write},
-    net::SocketAddr,
-    os::unix::net::UnixStream,
-    path::PathBuf,
-    process::Command,
-    time::Duration,
-};
+use std::{cell::RefCell, net::SocketAddr, path::PathBuf};
 
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
 
 use crate::{
-    Authority, LabError, Result,
-    error::Context,
-    process::{self, Ending, Owned, clean_command},
-    python,
-    server::{self, Recipe, Site},
+    Authority, LabError, Result, process, python,
+    server::Site,
+    stand_in::{Script, StandIn},
 };
 
 const SERVER: &str = include_str!("entra/server.py");
@@ -32,13 +22,8 @@ pub const TENANT: &str = "9f1c0a52-6a0c-4d2e-8f4b-0b8a3c1d7e55";
 
 /// A running stand-in that is gone when this value is.
 pub struct Entra {
-    // Dropped before the site: the server must end before its directory does.
-    process: Option<Owned>,
-    port: u16,
-    site: Site,
+    stand_in: StandIn<Script>,
     client: RefCell<Option<python::Client>>,
-    /// What was told to it, for it keeps nothing across a restart.
-    told: RefCell<Vec<Value>>,
 }
 
 /// An application's certificate and private key, both PEM.
@@ -72,53 +57,52 @@ impl Entra {
     pub fn start(names: &[&str]) -> Result<Self> {
         let site = Site::new("entra", None, &Authority::new()?, names)?;
         process::write_file(&site.file("server.py"), SERVER)?;
-        let (process, port) = server::start(&StandIn, &site)?;
-        Ok(Self { process: Some(process), port, site, client: RefCell::default(), told: RefCell::default() })
+        Ok(Self { stand_in: StandIn::start(Script::plain()?, site)?, client: RefCell::default() })
     }
 
     /// Its TCP port on loopback.
     pub fn port(&self) -> u16 {
-        self.port
+        self.stand_in.port()
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        self.stand_in.address()
     }
 
     /// The certificate of the authority that issued the server's certificate.
     pub fn ca_path(&self) -> PathBuf {
-        self.site.file("ca.crt")
+        self.stand_in.ca_path()
     }
 
     /// Makes a user.
     pub fn create_user(&self, login: &str, password: &str) -> Result<()> {
-        self.tell(json!({"do": "user", "login": login, "password": password})).map(drop)
+        self.stand_in.tell(json!({"do": "user", "login": login, "password": password})).map(drop)
     }
 
     /// Registers an application that may reset users' passwords, and look users up.
     pub fn create_application(&self, name: &str, secret: &str) -> Result<()> {
-        self.tell(json!({"do": "application", "name": name, "secret": secret})).map(drop)
+        self.stand_in.tell(json!({"do": "application", "name": name, "secret": secret})).map(drop)
     }
 
     /// Sets properties of a user: `password`, `enabled`, `administrator`, `must_change`, `synced`, `type`.
     pub fn set_user(&self, login: &str, to: Value) -> Result<()> {
-        self.tell(json!({"do": "set user", "name": login, "to": to})).map(drop)
+        self.stand_in.tell(json!({"do": "set user", "name": login, "to": to})).map(drop)
     }
 
     /// Sets properties of an application: `secret`, `expired`, `disabled`, `certificate`, `permissions`, `roles`, `azure`.
     pub fn set_application(&self, name: &str, to: Value) -> Result<()> {
-        self.tell(json!({"do": "set application", "name": name, "to": to})).map(drop)
+        self.stand_in.tell(json!({"do": "set application", "name": name, "to": to})).map(drop)
     }
 
     /// Sets the tenant's: `cloud`, `polls`, `lifetime`.
     pub fn set(&self, to: Value) -> Result<()> {
-        self.tell(json!({"do": "set", "to": to})).map(drop)
+        self.stand_in.tell(json!({"do": "set", "to": to})).map(drop)
     }
 
     /// A property of a user, `id` and `changes` besides those of [`Self::set_user`].
     pub fn user(&self, login: &str, what: &str) -> Result<Value> {
-        self.ask(&json!({"do": "get user", "name": login, "what": what}))
+        self.stand_in.ask(&json!({"do": "get user", "name": login, "what": what}))
     }
 
     /// Orders faults at `token`, `user`, `change`, `operation` or `azure`, for so many requests. Each is one of
@@ -126,12 +110,12 @@ impl Entra {
     /// `{"what": "body", "body", "status"?}`, `{"what": "huge", "bytes"}`, `{"what": "cut before" | "cut after"}`
     /// and `{"what": "hold"}`, until [`Self::heal`].
     pub fn fault(&self, at: &str, fault: Value, times: u32) -> Result<()> {
-        self.ask(&json!({"do": "fault", "at": at, "fault": fault, "times": times})).map(drop)
+        self.stand_in.ask(&json!({"do": "fault", "at": at, "fault": fault, "times": times})).map(drop)
     }
 
     /// Ends every fault.
     pub fn heal(&self) -> Result<()> {
-        self.ask(&json!({"do": "heal"})).map(drop)
+        self.stand_in.ask(&json!({"do": "heal"})).map(drop)
     }
 
     /// Whether MSAL gets in as a user. `false` only when the service said that
@@ -150,7 +134,7 @@ impl Entra {
     pub fn through_msal(&self, question: &Value) -> Result<Value> {
         let mut client = self.client.borrow_mut();
         if client.is_none() {
-            let service = format!("https://127.0.0.1:{}", self.port);
+            let service = format!("https://127.0.0.1:{}", self.stand_in.port());
             let ca = self.ca_path().display().to_string();
             *client = Some(python::Client::start("MSAL", CLIENT, &[&service, TENANT, &ca])?);
         }
@@ -162,7 +146,7 @@ impl Entra {
 
     /// Everything the server has logged, across restarts.
     pub fn log(&self) -> String {
-        self.site.log()
+        self.stand_in.site.log()
     }
 
     /// How many log-ins of applications were refused because of a wrong secret.
@@ -172,71 +156,21 @@ impl Entra {
 
     /// Ends the server.
     pub fn stop(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.stop(true, Duration::from_secs(20))?;
-        }
-        Ok(())
+        self.stand_in.stop()
     }
 
     /// Starts it again on the same port, with the users and applications it was told of.
     pub fn restart(&mut self) -> Result<()> {
-        self.stop()?;
-        self.process = Some(server::start_on(&StandIn, &self.site, self.port)?);
-        self.told.borrow().iter().try_for_each(|told| self.ask(told).map(drop))
+        self.stand_in.restart()
     }
 
     /// Freezes the server: connections stay open, nothing answers.
     pub fn pause(&self) {
-        if let Some(process) = &self.process {
-            process.pause();
-        }
+        self.stand_in.pause();
     }
 
     /// Ends a [`Self::pause`].
     pub fn resume(&self) {
-        if let Some(process) = &self.process {
-            process.resume();
-        }
-    }
-
-    fn tell(&self, command: Value) -> Result<Value> {
-        let value = self.ask(&command)?;
-        self.told.borrow_mut().push(command);
-        Ok(value)
-    }
-
-    fn ask(&self, command: &Value) -> Result<Value> {
-        let path = self.site.file("control");
-        let mut stream = UnixStream::connect(&path).could_not(|| format!("connect to {}", path.display()))?;
-        stream.write_all(format!("{command}\n").as_bytes()).could_not(|| "tell the stand-in".to_owned())?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).could_not(|| "hear the stand-in".to_owned())?;
-        let told: Value = serde_json::from_str(&line).map_err(|error| LabError::new(format!("{error}: {line}")))?;
-        match (told.get("value"), told.get("error")) {
-            (Some(value), None) => Ok(value.clone()),
-            _ => Err(LabError::new(format!("{command}: {told}"))),
-        }
-    }
-}
-
-/// How the stand-in is run.
-struct StandIn;
-
-impl Recipe for StandIn {
-    const ENDING: Ending = Ending::Kill;
-
-    fn ready(&self) -> &'static str {
-        "ready"
-    }
-
-    fn command(&self, site: &Site, port: u16) -> Result<Command> {
-        let control = site.file("control");
-        if control.exists() {
-            std::fs::remove_file(&control).could_not(|| format!("remove {}", control.display()))?;
-        }
-        let mut command = clean_command(process::need_program("python3")?);
-        command.arg("-I").arg(site.file("server.py")).args(["127.0.0.1".to_owned(), port.to_string()]);
-        command.args([site.file("server.crt"), site.file("server.key"), control]);
-        Ok(command)
+        self.stand_in.resume();
     }
 }

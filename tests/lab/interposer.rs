@@ -28,6 +28,22 @@ pub struct Config {
     /// Whom it kills, and when; `None` only listens.
     #[serde(default)]
     pub kill: Option<Kill>,
+    /// What else it does, each once.
+    #[serde(default)]
+    pub strikes: Vec<Strike>,
+}
+
+/// A kill, or something milder, where one account is spoken of. For runs that have many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strike {
+    /// Whom, and when.
+    pub kill: Kill,
+    /// Only in a conversation in which this text was said.
+    pub about: String,
+    /// The signal: `KILL`, `TERM` or `STOP`.
+    pub signal: String,
+    /// After `STOP`: when it may go on.
+    pub pause_ms: u64,
 }
 
 /// One kill. Only the first process that comes to it does it, so that a retry runs clean.
@@ -122,15 +138,27 @@ impl Interposer {
 
     /// Gives new orders and forgets who claimed the last kill; the log stays.
     pub fn configure(&self, program: &Path, kill: Option<Kill>) -> Result<()> {
-        let config = Config { program: program.to_owned(), log: self.log.clone(), kill };
+        self.write_config(Config { program: program.to_owned(), log: self.log.clone(), kill, strikes: Vec::new() })?;
+        forget(&self.directory.join(CLAIM))
+    }
+
+    /// [`Self::configure`] with any number of strikes.
+    pub fn arm(&self, program: &Path, strikes: Vec<Strike>) -> Result<()> {
+        (0..strikes.len()).try_for_each(|index| forget(&self.directory.join(claim_of(index))))?;
+        self.write_config(Config { program: program.to_owned(), log: self.log.clone(), kill: None, strikes })
+    }
+
+    /// Whether the strike with this index has happened.
+    pub fn has_struck(&self, index: usize) -> bool {
+        self.directory.join(claim_of(index)).exists()
+    }
+
+    fn write_config(&self, config: Config) -> Result<()> {
         let text = serde_json::to_string(&config).map_err(|error| LabError::new(error.to_string()))?;
-        write_file(&self.directory.join(CONFIG), text)?;
-        match fs::remove_file(self.directory.join(CLAIM)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(LabError::new(format!("could not remove the claim: {error}")))
-            }
-            _ => Ok(()),
-        }
+        // Moved into place: somebody may be reading it.
+        let draft = self.directory.join("interposer.draft");
+        write_file(&draft, text)?;
+        fs::rename(&draft, self.directory.join(CONFIG)).could_not(|| format!("rename {}", draft.display()))
     }
 
     /// Every message so far, of all processes, in the order in which they were passed on.
@@ -146,6 +174,20 @@ impl Interposer {
     /// Whether the kill has happened.
     pub fn has_killed(&self) -> bool {
         self.directory.join(CLAIM).exists()
+    }
+}
+
+/// The file whose creation claims the strike with this index.
+pub fn claim_of(index: usize) -> String {
+    format!("{CLAIM}.{index}")
+}
+
+fn forget(claim: &Path) -> Result<()> {
+    match fs::remove_file(claim) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(LabError::new(format!("could not remove the claim: {error}")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -19,10 +19,13 @@
 
 pub mod aws;
 pub mod ca;
+mod canaries;
+pub mod containers;
 mod dns;
 pub mod entra;
 mod error;
 pub mod interposer;
+mod ksm;
 mod ldif;
 pub mod mariadb;
 mod mssql;
@@ -40,6 +43,7 @@ mod samba;
 mod server;
 pub mod shim;
 mod smb;
+mod stand_in;
 mod template;
 mod turnlock;
 mod unix_host;
@@ -47,9 +51,11 @@ mod webhook;
 
 pub use aws::{AccessKey, Aws};
 pub use ca::Authority;
+pub use canaries::{Canaries, Found};
 pub use dns::NameServer;
 pub use entra::Entra;
 pub use error::{LabError, Result};
+pub use ksm::Ksm;
 pub use mssql::{SqlServer, SqlServerOptions};
 pub use mysql_family::{AccountOptions, Flavor, MysqlOptions, MysqlServer};
 pub use openldap::{Openldap, OpenldapOptions};

@@ -2,24 +2,17 @@
 //! `mssql/server.py` says in its first lines what it does and what it does not
 //! prove; whether a log-in works is told by FreeTDS, not by us.
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    net::Ipv4Addr,
-    os::unix::net::UnixStream,
-    path::PathBuf,
-    process::Command,
-    time::Duration,
-};
+use std::{net::Ipv4Addr, path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
 
 use crate::{
     Authority, LabError, Result,
-    error::Context,
-    process::{self, Ending, Owned, clean_command},
+    process::{self, Ending},
     python,
     real::{Real, file_in, written_down},
     server::{self, Recipe, Site},
+    stand_in::{Script, StandIn, control},
 };
 
 const SERVER: &str = include_str!("mssql/server.py");
@@ -48,13 +41,7 @@ impl Default for SqlServerOptions {
 
 /// A running stand-in that is gone when this value is.
 pub struct SqlServer {
-    // Dropped before the site: the server must end before its directory does.
-    process: Option<Owned>,
-    port: u16,
-    recipe: StandIn,
-    site: Site,
-    /// What was told to it, for it keeps nothing across a restart.
-    told: std::cell::RefCell<Vec<Value>>,
+    stand_in: StandIn<Server>,
 }
 
 impl SqlServer {
@@ -65,55 +52,56 @@ impl SqlServer {
         let names: Vec<&str> = options.names.iter().map(String::as_str).chain([own.as_str()]).collect();
         let site = Site::new("mssql", None, &Authority::new()?, &names)?;
         process::write_file(&site.file("server.py"), SERVER)?;
-        let recipe = StandIn { address, instance: options.instance, real: Real::told_by("mssql", options.real)? };
-        let (process, port) = server::start(&recipe, &site)?;
-        Ok(Self { process: Some(process), port, recipe, site, told: std::cell::RefCell::default() })
+        let more = options.instance.map(Into::into).into_iter().collect();
+        let script = Script { address, more, ..Script::plain()? };
+        let server = Server { script, real: Real::told_by("mssql", options.real)? };
+        Ok(Self { stand_in: StandIn::start(server, site)? })
     }
 
     /// The address it listens at.
     pub fn host(&self) -> String {
-        self.recipe.address.to_string()
+        self.stand_in.recipe.script.address.to_string()
     }
 
     /// Its TCP port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.stand_in.port()
     }
 
     /// The certificate of the authority that issued the server's certificate.
     pub fn ca_path(&self) -> PathBuf {
-        self.recipe.real.as_ref().map_or_else(|| self.site.file("ca.crt"), Real::ca)
+        self.stand_in.recipe.real.as_ref().map_or_else(|| self.stand_in.ca_path(), Real::ca)
     }
 
     /// Makes a login that may change its own password.
     pub fn create(&self, login: &str, password: &str) -> Result<()> {
-        self.tell(json!({"do": "create", "login": login, "password": password})).map(drop)
+        self.stand_in.tell(json!({"do": "create", "login": login, "password": password})).map(drop)
     }
 
     /// Makes a login with ALTER ANY LOGIN.
     pub fn create_admin(&self, login: &str, password: &str) -> Result<()> {
-        self.tell(json!({"do": "create", "login": login, "password": password, "admin": true})).map(drop)
+        self.stand_in.tell(json!({"do": "create", "login": login, "password": password, "admin": true})).map(drop)
     }
 
     /// Sets properties of a login: `password`, `locked`, `disabled`, `expired`, `must_change`, `policy`, `expiration`.
     pub fn set(&self, login: &str, to: Value) -> Result<()> {
-        self.tell(json!({"do": "set", "login": login, "to": to})).map(drop)
+        self.stand_in.tell(json!({"do": "set", "login": login, "to": to})).map(drop)
     }
 
     /// Sets the server's rules: `min_length`, `classes`, `remembered`, `threshold`.
     pub fn set_policy(&self, to: Value) -> Result<()> {
-        self.tell(json!({"do": "policy", "to": to})).map(drop)
+        self.stand_in.tell(json!({"do": "policy", "to": to})).map(drop)
     }
 
     /// A property of a login, `failures` besides those of [`Self::set`].
     pub fn get(&self, login: &str, what: &str) -> Result<Value> {
-        self.ask(&json!({"do": "get", "login": login, "what": what}))
+        self.stand_in.ask(&json!({"do": "get", "login": login, "what": what}))
     }
 
     /// Whether FreeTDS gets in. `false` only when the server said that name or
     /// password is wrong; anything else is an error, never a guess.
     pub fn accepts(&self, login: &str, password: &str) -> Result<bool> {
-        let mut client = python::script(CLIENT, &[&self.host(), &self.port.to_string(), login])?;
+        let mut client = python::script(CLIENT, &[&self.host(), &self.stand_in.port().to_string(), login])?;
         let output = process::run(&mut client, password.as_bytes())?;
         match (output.status, output.stdout.split(' ').next()) {
             (0, _) | (1, Some("18487" | "18488")) => Ok(true),
@@ -127,7 +115,7 @@ impl SqlServer {
 
     /// Everything the server has logged, across restarts.
     pub fn log(&self) -> String {
-        self.of_the_real().map_or_else(|| self.site.log(), |(_, lines)| lines)
+        self.of_the_real().map_or_else(|| self.stand_in.site.log(), |(_, lines)| lines)
     }
 
     /// How many log-ins the server refused because of a wrong name or password.
@@ -140,8 +128,8 @@ impl SqlServer {
 
     /// What a real server has written down. Without its word no count is right.
     fn of_the_real(&self) -> Option<(usize, String)> {
-        self.recipe.real.as_ref()?;
-        match self.ask(&json!({"do": "log"})) {
+        self.stand_in.recipe.real.as_ref()?;
+        match self.stand_in.ask(&json!({"do": "log"})) {
             Ok(told) => Some(written_down(&told)),
             Err(error) => Some((usize::MAX, error.to_string())),
         }
@@ -149,79 +137,42 @@ impl SqlServer {
 
     /// Ends the server.
     pub fn stop(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.stop(true, Duration::from_secs(20))?;
-        }
-        Ok(())
+        self.stand_in.stop()
     }
 
     /// Starts it again on the same port, with the logins it had.
     pub fn restart(&mut self) -> Result<()> {
-        self.stop()?;
-        self.process = Some(server::start_on(&self.recipe, &self.site, self.port)?);
-        self.told.borrow().iter().try_for_each(|told| self.ask(told).map(drop))
+        self.stand_in.restart()
     }
 
     /// Freezes the server: connections stay open, nothing answers.
     pub fn pause(&self) {
-        if let Some(process) = &self.process {
-            process.pause();
-        }
+        self.stand_in.pause();
     }
 
     /// Ends a [`Self::pause`].
     pub fn resume(&self) {
-        if let Some(process) = &self.process {
-            process.resume();
-        }
-    }
-
-    fn tell(&self, command: Value) -> Result<Value> {
-        let value = self.ask(&command)?;
-        self.told.borrow_mut().push(command);
-        Ok(value)
-    }
-
-    fn ask(&self, command: &Value) -> Result<Value> {
-        let path = self.site.file("control");
-        let mut stream = UnixStream::connect(&path).could_not(|| format!("connect to {}", path.display()))?;
-        stream.write_all(format!("{command}\n").as_bytes()).could_not(|| "tell the stand-in".to_owned())?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).could_not(|| "hear the stand-in".to_owned())?;
-        let told: Value = serde_json::from_str(&line).map_err(|error| LabError::new(format!("{error}: {line}")))?;
-        match (told.get("value"), told.get("error")) {
-            (Some(value), None) => Ok(value.clone()),
-            _ => Err(LabError::new(format!("{command}: {told}"))),
-        }
+        self.stand_in.resume();
     }
 }
 
-/// How the stand-in is run.
-struct StandIn {
-    address: Ipv4Addr,
-    instance: Option<String>,
-    /// What stands in its place.
+/// The stand-in, or what stands in its place.
+struct Server {
+    script: Script,
     real: Option<Real>,
 }
 
-impl Recipe for StandIn {
+impl Recipe for Server {
     const ENDING: Ending = Ending::Kill;
 
     fn ready(&self) -> &'static str {
-        "ready"
+        self.script.ready()
     }
 
     fn command(&self, site: &Site, port: u16) -> Result<Command> {
-        let control = site.file("control");
-        if control.exists() {
-            std::fs::remove_file(&control).could_not(|| format!("remove {}", control.display()))?;
+        match &self.real {
+            Some(real) => real.command(site, (port, 0), &control(site)?),
+            None => self.script.command(site, port),
         }
-        if let Some(real) = &self.real {
-            return real.command(site, (port, 0), &control);
-        }
-        let mut command = clean_command(process::need_program("python3")?);
-        command.arg("-I").arg(site.file("server.py")).args([self.address.to_string(), port.to_string()]);
-        command.args([site.file("server.crt"), site.file("server.key"), control]).args(self.instance.as_deref());
-        Ok(command)
     }
 }

@@ -297,6 +297,11 @@ impl MysqlServer {
         process.stop(false, Duration::from_secs(30)).map(drop)
     }
 
+    /// Ends the server without a chance to put anything in order; its data, port and log stay.
+    pub fn kill(&mut self) {
+        drop(self.process.take());
+    }
+
     /// Starts a stopped server again on the same port; a running one is stopped first.
     pub fn restart(&mut self) -> Result<()> {
         self.stop()?;

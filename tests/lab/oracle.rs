@@ -2,26 +2,17 @@
 //! run. `oracle/server.py` says in its first lines what it does and what it does
 //! not prove; whether a log-in works is told by Oracle's own driver for Python.
 
-use std::{
-    cell::Cell,
-    io::{BufRead, BufReader, Write},
-    net::Ipv4Addr,
-    os::unix::net::UnixStream,
-    path::PathBuf,
-    process::Command,
-    time::Duration,
-};
+use std::{cell::Cell, net::Ipv4Addr, path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
 
 use crate::{
-    Authority, LabError, Result,
-    error::Context,
-    ports,
-    process::{self, Ending, Owned, clean_command},
+    Authority, LabError, Result, ports,
+    process::{self, Ending, clean_command},
     python,
     real::{Real, file_in, written_down},
-    server::{self, Recipe, Site},
+    server::{Recipe, Site},
+    stand_in::{StandIn, control},
 };
 
 const PARTS: [(&str, &str); 4] = [
@@ -50,11 +41,7 @@ impl Default for OracleOptions {
 /// A running stand-in that is gone when this value is. Users are named as the
 /// server stores them: `APP` is who logs in as `app`, `"APP"` or `APP`.
 pub struct OracleServer {
-    // Dropped before the site: the server must end before its directory does.
-    process: Option<Owned>,
-    port: u16,
-    recipe: StandIn,
-    site: Site,
+    stand_in: StandIn<Server>,
 }
 
 impl OracleServer {
@@ -70,9 +57,8 @@ impl OracleServer {
         for (name, text) in PARTS {
             process::write_file(&site.file(name), text)?;
         }
-        let recipe = StandIn { ports: Cell::default(), real: Real::told_by("oracle", options.real)? };
-        let (process, port) = server::start(&recipe, &site)?;
-        Ok(Self { process: Some(process), port, recipe, site })
+        let server = Server { ports: Cell::default(), real: Real::told_by("oracle", options.real)? };
+        Ok(Self { stand_in: StandIn::start(server, site)? })
     }
 
     /// The address it listens at.
@@ -82,58 +68,60 @@ impl OracleServer {
 
     /// Its port without TLS.
     pub fn port(&self) -> u16 {
-        self.port
+        self.stand_in.port()
     }
 
     /// Its port with TLS (TCPS).
     pub fn secure_port(&self) -> u16 {
-        self.recipe.ports.get().1
+        self.stand_in.recipe.ports.get().1
     }
 
     /// The certificate of the authority that issued the server's certificate.
     pub fn ca_path(&self) -> PathBuf {
-        self.recipe.real.as_ref().map_or_else(|| self.site.file("ca.crt"), Real::ca)
+        self.stand_in.recipe.real.as_ref().map_or_else(|| self.stand_in.ca_path(), Real::ca)
     }
 
     /// Makes a user who may log in, and change its own password like everybody.
     pub fn create_user(&self, user: &str, password: &str) -> Result<()> {
-        self.ask(&json!({"do": "create", "user": user, "password": password})).map(drop)
+        self.stand_in.ask(&json!({"do": "create", "user": user, "password": password})).map(drop)
     }
 
     /// Makes a user with ALTER USER and SELECT ANY DICTIONARY.
     pub fn create_admin(&self, user: &str, password: &str) -> Result<()> {
         let privileges = ["ALTER USER", "SELECT ANY DICTIONARY"];
-        self.ask(&json!({"do": "create", "user": user, "password": password, "privileges": privileges})).map(drop)
+        self.stand_in
+            .ask(&json!({"do": "create", "user": user, "password": password, "privileges": privileges}))
+            .map(drop)
     }
 
     /// Drops a user.
     pub fn drop_user(&self, user: &str) -> Result<()> {
-        self.ask(&json!({"do": "drop", "user": user})).map(drop)
+        self.stand_in.ask(&json!({"do": "drop", "user": user})).map(drop)
     }
 
     /// Sets properties of a user: `password`, `locked` (`LOCKED`, `LOCKED(TIMED)` or
     /// null), `expired` (`EXPIRED`, `EXPIRED(GRACE)` or null), `failures`,
     /// `privileges`, `rolled_over` (a second password that is good for a while).
     pub fn set(&self, user: &str, to: Value) -> Result<()> {
-        self.ask(&json!({"do": "set", "user": user, "to": to})).map(drop)
+        self.stand_in.ask(&json!({"do": "set", "user": user, "to": to})).map(drop)
     }
 
     /// Everything about a user: the properties of [`Self::set`], `history` and `status`.
     pub fn state(&self, user: &str) -> Result<Value> {
-        self.ask(&json!({"do": "get", "user": user}))
+        self.stand_in.ask(&json!({"do": "get", "user": user}))
     }
 
     /// Sets limits of the one profile: `attempts` (10; 0 is no limit), `remembered`
     /// passwords (0), `verify` (`{"length": 8}` or null), `rollover` (false).
     pub fn set_profile(&self, to: Value) -> Result<()> {
-        self.ask(&json!({"do": "profile", "to": to})).map(drop)
+        self.stand_in.ask(&json!({"do": "profile", "to": to})).map(drop)
     }
 
     /// Sets what holds for the database: `read_only`, the `longest` password in
     /// bytes (30), and two demands that no thin driver for Rust can meet:
     /// `encryption_required` (without TLS) and `old_verifiers` (those of 11g).
     pub fn set_database(&self, to: Value) -> Result<()> {
-        self.ask(&json!({"do": "database", "to": to})).map(drop)
+        self.stand_in.ask(&json!({"do": "database", "to": to})).map(drop)
     }
 
     /// Lets the next thing go wrong: `at` is `login`, `change` (in whichever way)
@@ -141,7 +129,7 @@ impl OracleServer {
     /// `hang`, `delay` (with `seconds`) or `error` (with `code` and `text`);
     /// `times` it is once unless told.
     pub fn plan_fault(&self, fault: Value) -> Result<()> {
-        self.ask(&json!({"do": "fault", "fault": fault})).map(drop)
+        self.stand_in.ask(&json!({"do": "fault", "fault": fault})).map(drop)
     }
 
     /// All statements that clients sent, each with its `user` and its `text`.
@@ -172,7 +160,7 @@ impl OracleServer {
     /// Has Oracle's driver for Python do what `oracle/client.py` says, here unless `connect` is given.
     pub fn python(&self, mut asked: Value) -> Result<Value> {
         if asked.get("connect").is_none() {
-            let connect = format!("{}:{}/{}", self.host(), self.port, Self::SERVICE);
+            let connect = format!("{}:{}/{}", self.host(), self.stand_in.port(), Self::SERVICE);
             asked
                 .as_object_mut()
                 .into_iter()
@@ -185,7 +173,7 @@ impl OracleServer {
 
     /// Everything the server has logged, across restarts.
     pub fn log(&self) -> String {
-        self.of_the_real().map_or_else(|| self.site.log(), |(_, lines)| lines)
+        self.of_the_real().map_or_else(|| self.stand_in.site.log(), |(_, lines)| lines)
     }
 
     /// How many log-ins the server refused because of a wrong name or password.
@@ -198,8 +186,8 @@ impl OracleServer {
 
     /// What a real server has written down. Without its word no count is right.
     fn of_the_real(&self) -> Option<(usize, String)> {
-        self.recipe.real.as_ref()?;
-        match self.ask(&json!({"do": "log"})) {
+        self.stand_in.recipe.real.as_ref()?;
+        match self.stand_in.ask(&json!({"do": "log"})) {
             Ok(told) => Some(written_down(&told)),
             Err(error) => Some((usize::MAX, error.to_string())),
         }
@@ -207,60 +195,38 @@ impl OracleServer {
 
     /// Ends the server.
     pub fn stop(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.stop(true, Duration::from_secs(20))?;
-        }
-        Ok(())
+        self.stand_in.stop()
     }
 
     /// Starts it again on the same ports, with everything it had but planned faults.
     pub fn restart(&mut self) -> Result<()> {
-        self.stop()?;
-        self.process = Some(server::start_on(&self.recipe, &self.site, self.port)?);
-        Ok(())
+        self.stand_in.restart()
     }
 
     /// Freezes the server: connections stay open, nothing answers.
     pub fn pause(&self) {
-        if let Some(process) = &self.process {
-            process.pause();
-        }
+        self.stand_in.pause();
     }
 
     /// Ends a [`Self::pause`].
     pub fn resume(&self) {
-        if let Some(process) = &self.process {
-            process.resume();
-        }
+        self.stand_in.resume();
     }
 
     fn list(&self, what: &str) -> Result<Vec<Value>> {
-        Ok(self.ask(&json!({"do": what}))?.as_array().cloned().unwrap_or_default())
-    }
-
-    fn ask(&self, command: &Value) -> Result<Value> {
-        let path = self.site.file("control");
-        let mut stream = UnixStream::connect(&path).could_not(|| format!("connect to {}", path.display()))?;
-        stream.write_all(format!("{command}\n").as_bytes()).could_not(|| "tell the stand-in".to_owned())?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).could_not(|| "hear the stand-in".to_owned())?;
-        let told: Value = serde_json::from_str(&line).map_err(|error| LabError::new(format!("{error}: {line}")))?;
-        match (told.get("value"), told.get("error")) {
-            (Some(value), None) => Ok(value.clone()),
-            _ => Err(LabError::new(format!("{command}: {told}"))),
-        }
+        Ok(self.stand_in.ask(&json!({"do": what}))?.as_array().cloned().unwrap_or_default())
     }
 }
 
-/// How the stand-in is run.
-struct StandIn {
+/// The stand-in, or what stands in its place.
+struct Server {
     /// Its port, and the one with TLS that was chosen along with it.
     ports: Cell<(u16, u16)>,
     /// What stands in its place.
     real: Option<Real>,
 }
 
-impl Recipe for StandIn {
+impl Recipe for Server {
     const ENDING: Ending = Ending::Kill;
 
     fn ready(&self) -> &'static str {
@@ -272,10 +238,7 @@ impl Recipe for StandIn {
         if self.ports.get().0 != port {
             self.ports.set((port, ports::free()?));
         }
-        let control = site.file("control");
-        if control.exists() {
-            std::fs::remove_file(&control).could_not(|| format!("remove {}", control.display()))?;
-        }
+        let control = control(site)?;
         // AES comes with the packages of the driver.
         if let Some(real) = &self.real {
             return real.command(site, self.ports.get(), &control);

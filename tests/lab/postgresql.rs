@@ -190,6 +190,37 @@ impl Postgresql {
         Err(LabError::new(format!("psql could not tell whether {login:?} may log in: {}", output.stderr.trim_end())))
     }
 
+    /// [`Self::accepts`] for many pairs of login and password, asked by as few psql as possible:
+    /// each goes on until it is refused.
+    pub fn accepts_all(&self, questions: &[(String, String)]) -> Result<Vec<bool>> {
+        let mut answers = Vec::new();
+        while let Some(rest) = questions.get(answers.len()..).filter(|rest| !rest.is_empty()) {
+            let mut script = String::new();
+            for (login, password) in rest {
+                script.push_str(&format!(
+                    "\\connect -reuse-previous=off 'postgresql://{}:{}@{}:{}/postgres?sslmode=verify-full\
+                     &sslrootcert={}&connect_timeout=20'\nSELECT 'logged in';\n",
+                    encoded(login),
+                    encoded(password),
+                    self.host(),
+                    self.port,
+                    encoded(&self.ca_path().display().to_string()),
+                ));
+            }
+            let output = process::run(&mut self.client(ADMIN.login, ADMIN.password)?, script.as_bytes())?;
+            answers.extend(output.stdout.lines().filter(|line| *line == "logged in").map(|_| true));
+            if answers.len() == questions.len() {
+                break;
+            }
+            if !output.stderr.contains("FATAL:  password authentication failed for user") {
+                let said = output.stderr.trim_end();
+                return Err(LabError::new(format!("psql could not tell whether a login is let in: {said}")));
+            }
+            answers.push(false);
+        }
+        Ok(answers)
+    }
+
     /// Everything the server has logged, across restarts.
     pub fn log(&self) -> String {
         self.site.log()
@@ -236,6 +267,12 @@ impl Postgresql {
             return Ok(());
         };
         process.stop(true, Duration::from_secs(20)).map(drop)
+    }
+
+    /// Ends the server without a chance to put anything in order; its data, port and log stay.
+    /// (Not by SIGKILL: the postmaster's children would outlive it, and its shared memory.)
+    pub fn kill(&mut self) {
+        drop(self.process.take());
     }
 
     /// Starts a stopped server again on the same port; a running one is stopped first.
@@ -328,4 +365,12 @@ fn initdb(programs: &Path, draft: &Path, user: Option<&User>) -> Result<()> {
         return std::fs::remove_file(&password).could_not(|| "remove the password file".to_owned());
     }
     Err(LabError::new(format!("initdb ended with status {}: {}{}", output.status, output.stdout, output.stderr)))
+}
+
+/// As a part of a URL.
+fn encoded(text: &str) -> String {
+    let byte = |byte: u8| {
+        if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    text.bytes().map(byte).collect()
 }

@@ -272,6 +272,7 @@ pub fn signal(id: u32, name: &str) {
         "INT" => Signal::INT,
         "TERM" => Signal::TERM,
         "HUP" => Signal::HUP,
+        "ABRT" => Signal::ABORT,
         _ => Signal::KILL,
     };
     if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {

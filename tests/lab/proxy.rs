@@ -1,10 +1,11 @@
 //! A TCP proxy on loopback that fails on command.
 
 use std::{
+    collections::VecDeque,
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -45,8 +46,50 @@ pub enum Fault {
         /// How many are passed on.
         after: u64,
     },
+    /// Passes on so many bytes of one direction, then ends both ways with a reset instead of in good order.
+    Reset {
+        /// Whose bytes count.
+        direction: Direction,
+        /// How many are passed on.
+        after: u64,
+    },
+    /// Passes on so many bytes of one direction, then ends the server's side while the client hears nothing.
+    HalfOpen {
+        /// Whose bytes count.
+        direction: Direction,
+        /// How many are passed on.
+        after: u64,
+    },
+    /// Holds the bytes of one direction back once, after so many of them.
+    Delay {
+        /// Whose bytes count.
+        direction: Direction,
+        /// How many are passed on at once.
+        after: u64,
+        /// For how long the others wait.
+        pause: Duration,
+    },
+    /// Holds back every piece of bytes that arrives, both ways, as a distant network does.
+    Latency {
+        /// For how long.
+        each_way: Duration,
+    },
     /// Listens no longer: new connections are refused by the kernel, old ones live on.
     Refuse,
+}
+
+impl Fault {
+    /// Whose bytes count and how many are passed on, where that matters.
+    fn place(self) -> Option<(Direction, u64)> {
+        match self {
+            Self::Cut { direction, after }
+            | Self::BlackHole { direction, after }
+            | Self::Reset { direction, after }
+            | Self::HalfOpen { direction, after }
+            | Self::Delay { direction, after, .. } => Some((direction, after)),
+            Self::None | Self::Latency { .. } | Self::Refuse => None,
+        }
+    }
 }
 
 /// A proxy before one address; it ends, with its connections, on drop.
@@ -59,10 +102,27 @@ pub struct Proxy {
 struct Shared {
     target: SocketAddr,
     fault: Mutex<Fault>,
+    script: Mutex<Script>,
     connections: AtomicUsize,
     listening: AtomicBool,
     over: AtomicBool,
-    streams: Mutex<Vec<TcpStream>>,
+    streams: Mutex<Vec<Weak<TcpStream>>>,
+}
+
+/// What the next connections meet, one by one.
+#[derive(Default)]
+struct Script {
+    next: VecDeque<(usize, Fault)>,
+    /// Those that came to it. Connections that outlive their script have its list.
+    met: Arc<Mutex<Vec<usize>>>,
+}
+
+/// The fault of one connection.
+#[derive(Clone)]
+struct Own {
+    fault: Fault,
+    index: usize,
+    met: Arc<Mutex<Vec<usize>>>,
 }
 
 const SOON: Duration = Duration::from_secs(5);
@@ -79,6 +139,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             target,
             fault: Mutex::new(Fault::None),
+            script: Mutex::default(),
             connections: AtomicUsize::new(0),
             listening: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -110,6 +171,17 @@ impl Proxy {
         })
     }
 
+    /// The next connections meet these faults, one each; those after them what [`Self::set`] says.
+    pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
+        let next = faults.into_iter().enumerate().collect();
+        *lock(&self.shared.script) = Script { next, met: Arc::default() };
+    }
+
+    /// Which connections of the script, counted from 0, have come to their fault so far.
+    pub fn met(&self) -> Vec<usize> {
+        lock(&lock(&self.shared.script).met).clone()
+    }
+
     /// How many connections it has accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
@@ -119,7 +191,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::SeqCst);
-        for stream in lock(&self.shared.streams).drain(..) {
+        for stream in lock(&self.shared.streams).drain(..).filter_map(|stream| stream.upgrade()) {
             drop(stream.shutdown(Shutdown::Both));
         }
         if let Some(listener) = self.listener.take() {
@@ -154,72 +226,147 @@ fn accept(shared: &Arc<Shared>, first: TcpListener, address: SocketAddr) {
         while let Some((client, _)) = listener.as_ref().and_then(|listener| listener.accept().ok()) {
             shared.connections.fetch_add(1, Ordering::SeqCst);
             let shared = Arc::clone(shared);
-            thread::spawn(move || connect(&shared, &client));
+            thread::spawn(move || connect(&shared, client));
         }
         None
     }));
 }
 
-fn connect(shared: &Arc<Shared>, client: &TcpStream) {
+fn connect(shared: &Arc<Shared>, client: TcpStream) {
     let Ok(server) = TcpStream::connect(shared.target) else {
         drop(client.shutdown(Shutdown::Both));
         return;
     };
     // A proxy that delays small packets would hide races that a real network has.
     drop((client.set_nonblocking(false), client.set_nodelay(true), server.set_nodelay(true)));
-    let swallowing = Arc::new(AtomicBool::new(false));
-    let copies = (client.try_clone(), server.try_clone(), client.try_clone(), server.try_clone());
-    let (Ok(from_client), Ok(to_server), Ok(kept_client), Ok(kept_server)) = copies else {
-        return;
+    let (client, server) = (Arc::new(client), Arc::new(server));
+    lock(&shared.streams).extend([Arc::downgrade(&client), Arc::downgrade(&server)]);
+    let own = {
+        let mut script = lock(&shared.script);
+        script.next.pop_front().map(|(index, fault)| Own { fault, index, met: Arc::clone(&script.met) })
     };
-    lock(&shared.streams).extend([kept_client, kept_server]);
-    let (shared_up, swallowing_up) = (Arc::clone(shared), Arc::clone(&swallowing));
-    let up = thread::spawn(move || pump(&shared_up, &swallowing_up, Direction::ToServer, &from_client, &to_server));
-    pump(shared, &swallowing, Direction::ToClient, &server, client);
+    let swallowing = Arc::new(AtomicBool::new(false));
+    let mut up = Pump {
+        shared: Arc::clone(shared),
+        own,
+        swallowing,
+        direction: Direction::ToServer,
+        from: Arc::clone(&client),
+        to: Arc::clone(&server),
+    };
+    let down = Pump { direction: Direction::ToClient, from: server, to: client, ..up.clone() };
+    let up = thread::spawn(move || up.carry());
+    let mut down = down;
+    down.carry();
+    drop(down);
     drop(up.join());
 }
 
-/// Carries bytes one way, until the end or the fault.
-fn pump(shared: &Shared, swallowing: &AtomicBool, direction: Direction, mut from: &TcpStream, mut to: &TcpStream) {
-    let mut buffer = vec![0; 16 * 1024];
-    let mut passed: u64 = 0;
-    loop {
-        let length = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => length,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(_) => break,
-        };
-        let Some(bytes) = buffer.get(..length) else {
-            break;
-        };
-        if swallowing.load(Ordering::SeqCst) {
-            continue;
-        }
-        let fault = *lock(&shared.fault);
-        let limit = match fault {
-            Fault::Cut { direction: counted, after } | Fault::BlackHole { direction: counted, after }
-                if counted == direction =>
-            {
-                usize::try_from(after.saturating_sub(passed)).unwrap_or(usize::MAX)
+/// One way of one connection.
+#[derive(Clone)]
+struct Pump {
+    shared: Arc<Shared>,
+    own: Option<Own>,
+    swallowing: Arc<AtomicBool>,
+    direction: Direction,
+    from: Arc<TcpStream>,
+    to: Arc<TcpStream>,
+}
+
+impl Pump {
+    /// Carries bytes, until the end or the fault.
+    fn carry(&mut self) {
+        let mut buffer = vec![0; 16 * 1024];
+        let mut passed: u64 = 0;
+        loop {
+            let length = match (&*self.from).read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            let Some(bytes) = buffer.get(..length) else {
+                break;
+            };
+            if self.swallowing.load(Ordering::SeqCst) {
+                continue;
             }
-            _ => usize::MAX,
-        };
-        let part = bytes.get(..length.min(limit)).unwrap_or_default();
-        if to.write_all(part).is_err() {
-            break;
-        }
-        passed += part.len() as u64;
-        if length >= limit {
-            if matches!(fault, Fault::Cut { .. }) {
-                drop((from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both)));
-                return;
+            let fault = self.own.as_ref().map_or_else(|| *lock(&self.shared.fault), |own| own.fault);
+            let limit = match fault.place() {
+                Some((counted, after)) if counted == self.direction => {
+                    usize::try_from(after.saturating_sub(passed)).unwrap_or(usize::MAX)
+                }
+                _ => usize::MAX,
+            };
+            if let Fault::Latency { each_way } = fault {
+                #[expect(clippy::disallowed_methods, reason = "a distance: there is nothing else to wait for")]
+                thread::sleep(each_way);
             }
-            swallowing.store(true, Ordering::SeqCst);
+            let (part, rest) = bytes.split_at(length.min(limit));
+            if (&*self.to).write_all(part).is_err() {
+                break;
+            }
+            passed += part.len() as u64;
+            if length >= limit {
+                if let Some(own) = &mut self.own {
+                    lock(&own.met).push(own.index);
+                    // A delay is over once it is over.
+                    own.fault = Fault::None;
+                }
+                if !self.strike(fault) {
+                    return;
+                }
+                if matches!(fault, Fault::Delay { .. }) && (&*self.to).write_all(rest).is_err() {
+                    break;
+                }
+            }
+        }
+        // In a black hole even the end of a stream is not heard of on the other side.
+        if !self.swallowing.load(Ordering::SeqCst) {
+            drop(self.to.shutdown(Shutdown::Write));
         }
     }
-    // In a black hole even the end of a stream is not heard of on the other side.
-    if !swallowing.load(Ordering::SeqCst) {
-        drop(to.shutdown(Shutdown::Write));
+
+    /// Waits so long, or until the proxy ends.
+    fn hold(&self, pause: Duration) {
+        let over = || self.shared.over.load(Ordering::SeqCst).then_some(());
+        drop(wait_until("a delay to pass", pause, over));
+    }
+
+    /// Does what the fault is, and says whether this way goes on.
+    fn strike(&self, fault: Fault) -> bool {
+        let (client, server) = match self.direction {
+            Direction::ToServer => (&self.from, &self.to),
+            Direction::ToClient => (&self.to, &self.from),
+        };
+        match fault {
+            Fault::None | Fault::Latency { .. } | Fault::Refuse => true,
+            Fault::BlackHole { .. } => {
+                self.swallowing.store(true, Ordering::SeqCst);
+                true
+            }
+            Fault::HalfOpen { .. } => {
+                self.swallowing.store(true, Ordering::SeqCst);
+                drop(server.shutdown(Shutdown::Both));
+                true
+            }
+            Fault::Cut { .. } => {
+                drop((client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both)));
+                false
+            }
+            Fault::Reset { .. } => {
+                for stream in [client, server] {
+                    // Without lingering the last close is a reset. To shut reading down wakes who
+                    // carries the other way, and sends nothing.
+                    drop(socket2::SockRef::from(&**stream).set_linger(Some(Duration::ZERO)));
+                    drop(stream.shutdown(Shutdown::Read));
+                }
+                false
+            }
+            Fault::Delay { pause, .. } => {
+                self.hold(pause);
+                true
+            }
+        }
     }
 }

@@ -29,7 +29,7 @@ pub fn environment() -> PathBuf {
 
 /// Where the lab keeps what it downloaded. Root's servers run as users who
 /// cannot enter root's home, so root's cache is the system's.
-pub(crate) fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/cache/turnlock-lab");
     }

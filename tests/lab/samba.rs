@@ -249,6 +249,17 @@ impl DomainController {
         )))
     }
 
+    /// The names of all accounts that are locked because of wrong passwords.
+    pub fn locked_accounts(&self) -> Result<Vec<String>> {
+        let mut search = self.client("ldapsearch", &self.dn(self.admin().login))?;
+        search.args(["-b", DOMAIN, "(lockoutTime>=1)", "sAMAccountName"]);
+        let output = process::run(&mut search, self.admin().password.as_bytes())?;
+        if output.succeeded() {
+            return Ok(ldif::values(&output.stdout, "sAMAccountName"));
+        }
+        Err(LabError::new(format!("ldapsearch ended with status {}: {}", output.status, output.stderr.trim_end())))
+    }
+
     /// Everything the controller has logged, across restarts.
     pub fn log(&self) -> String {
         self.site.log()
@@ -271,6 +282,11 @@ impl DomainController {
         }
         let mut process = process;
         wait_until("a domain controller to end", Duration::from_secs(20), || process.ended()).map(drop)
+    }
+
+    /// Ends the controller without a chance to put anything in order; its data, port and log stay.
+    pub fn kill(&mut self) {
+        drop(self.process.take());
     }
 
     /// Starts a stopped controller again; a running one is stopped first.

@@ -5,6 +5,8 @@
 //! at its last sync, and kills the program right after a chosen one.
 //! [`roll_back`] then makes the directory what a machine would find after a
 //! power cut: the harshest case, in which nothing reached the disk unasked.
+//!
+//! A second library, `shim/faulty.c`, makes disk and clock fail ([`FaultyShim`]).
 
 use std::{
     collections::BTreeMap,
@@ -22,6 +24,7 @@ use crate::{
 };
 
 const SOURCE: &str = include_str!("shim/unsynced.c");
+const FAULTY: &str = include_str!("shim/faulty.c");
 
 /// The moment of a power cut, by the number of a sync, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,30 +46,7 @@ pub struct Shim {
 impl Shim {
     /// Compiles the shim, unless it was compiled before.
     pub fn build() -> Result<Self> {
-        let mut hasher = DefaultHasher::new();
-        SOURCE.hash(&mut hasher);
-        let shelf = template::shelf()?;
-        let library = shelf.join(format!("unsynced-{:016x}.so", hasher.finish()));
-        if library.is_file() {
-            return Ok(Self { library });
-        }
-        // Many tests find it missing at once: the first compiles, the others wait.
-        let lock_path = shelf.join("unsynced.lock");
-        let lock = fs::File::create(&lock_path).could_not(|| format!("create {}", lock_path.display()))?;
-        lock.lock().could_not(|| format!("lock {}", lock_path.display()))?;
-        if library.is_file() {
-            return Ok(Self { library });
-        }
-        let draft = shelf.join("unsynced.draft");
-        let mut compiler = process::clean_command(process::need_program("cc")?);
-        compiler.args(["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-format-truncation"]);
-        compiler.args(["-shared", "-fPIC", "-x", "c", "-o"]).arg(&draft).args(["-", "-ldl", "-pthread"]);
-        let output = process::run(&mut compiler, SOURCE.as_bytes())?;
-        if !output.succeeded() {
-            return Err(LabError::new(format!("cc could not compile the shim: {}", output.stderr)));
-        }
-        fs::rename(&draft, &library).could_not(|| format!("rename {}", draft.display()))?;
-        Ok(Self { library })
+        compile("unsynced", SOURCE).map(|library| Self { library })
     }
 
     /// What the program under test needs in its environment. Takes what lies in
@@ -97,6 +77,105 @@ impl Shim {
         }
         Ok(variables)
     }
+}
+
+/// What a disk or a clock does wrong, to one program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Faulty {
+    /// From the operation with this number (a write, a truncation or a sync, counted from 1) on,
+    /// so many fail with this error number; 0 is all of them.
+    Disk {
+        /// The first that fails.
+        at: u32,
+        /// How many fail.
+        times: u32,
+        /// As in `errno.h`.
+        error: i32,
+    },
+    /// The writes of one transaction are acknowledged and not made; at the second sync after that
+    /// the program is killed. A disk that loses what it said it had, found out by a power cut.
+    Lie {
+        /// The transaction, by the number of its sync of SQLite's log.
+        at: u32,
+    },
+    /// The program is killed at this sync of SQLite's log.
+    KilledAt {
+        /// Counted from 1.
+        sync: u32,
+    },
+    /// From this reading of the clock of the day on, it is off by so many seconds.
+    Clock {
+        /// Counted from 1.
+        at: u32,
+        /// May be negative.
+        by: i64,
+    },
+}
+
+/// The compiled `shim/faulty.c`.
+#[derive(Debug, Clone)]
+pub struct FaultyShim {
+    library: PathBuf,
+}
+
+impl FaultyShim {
+    /// Compiles it, unless it was compiled before.
+    pub fn build() -> Result<Self> {
+        compile("faulty", FAULTY).map(|library| Self { library })
+    }
+
+    /// What a program needs in its environment so that files below `directory`, and its clock, fail
+    /// like this. `note` gets a line for everything that came to pass.
+    pub fn environment(&self, directory: &Path, note: &Path, faults: &[Faulty]) -> Vec<(String, String)> {
+        let mut variables = vec![
+            ("LD_PRELOAD", self.library.display().to_string()),
+            ("LAB_FAULTY_DIR", directory.display().to_string()),
+            ("LAB_FAULTY_NOTE", note.display().to_string()),
+        ];
+        for fault in faults {
+            match fault {
+                Faulty::Disk { at, times, error } => variables.extend([
+                    ("LAB_FAULTY_AT", at.to_string()),
+                    ("LAB_FAULTY_FOR", times.to_string()),
+                    ("LAB_FAULTY_ERRNO", error.to_string()),
+                ]),
+                Faulty::Lie { at } => variables.push(("LAB_FAULTY_LIE", at.to_string())),
+                Faulty::KilledAt { sync } => variables.push(("LAB_FAULTY_KILL", sync.to_string())),
+                Faulty::Clock { at, by } => {
+                    variables.extend([("LAB_FAULTY_CLOCK_AT", at.to_string()), ("LAB_FAULTY_CLOCK_BY", by.to_string())])
+                }
+            }
+        }
+        variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+/// The library made of this source, compiled when it does not exist yet.
+fn compile(name: &str, source: &str) -> Result<PathBuf> {
+    let mut hasher = DefaultHasher::new();
+    source.hash(&mut hasher);
+    let shelf = template::shelf()?;
+    let library = shelf.join(format!("{name}-{:016x}.so", hasher.finish()));
+    if library.is_file() {
+        return Ok(library);
+    }
+    // Many tests find it missing at once: the first compiles, the others wait.
+    let lock_path = shelf.join(format!("{name}.lock"));
+    let lock = fs::File::create(&lock_path).could_not(|| format!("create {}", lock_path.display()))?;
+    lock.lock().could_not(|| format!("lock {}", lock_path.display()))?;
+    if library.is_file() {
+        return Ok(library);
+    }
+    let draft = shelf.join(format!("{name}.draft"));
+    let mut compiler = process::clean_command(process::need_program("cc")?);
+    compiler.args(["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-format-truncation"]);
+    compiler.args(["-shared", "-fPIC", "-x", "c", "-o"]).arg(&draft).args(["-", "-ldl", "-pthread"]);
+    let output = process::run(&mut compiler, source.as_bytes())?;
+    if !output.succeeded() {
+        return Err(LabError::new(format!("cc could not compile the shim: {}", output.stderr)));
+    }
+    fs::rename(&draft, &library).could_not(|| format!("rename {}", draft.display()))?;
+    Ok(library)
 }
 
 /// The syncs so far, by the names of the files (`.` is the directory itself), in order.

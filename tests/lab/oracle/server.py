@@ -455,12 +455,9 @@ def log(line):
     print(line, flush=True)
 
 
-def control(server, path):
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
+def control(server, orders):
     while True:
-        connection, _ = listener.accept()
+        connection, _ = orders.accept()
         with connection, connection.makefile("rw", encoding="utf-8") as lines:
             for line in lines:
                 with server.lock:
@@ -501,7 +498,11 @@ def main():
         listener.bind((address, int(at)))
         listener.listen(64)
         listeners.append((listener, wrapped))
-    threading.Thread(target=control, args=(server, path), daemon=True).start()
+    # There before anybody is told that we are ready.
+    orders = socket.socket(socket.AF_UNIX)
+    orders.bind(path)
+    orders.listen()
+    threading.Thread(target=control, args=(server, orders), daemon=True).start()
     for listener, wrapped in listeners:
         threading.Thread(target=listen, args=(server, listener, wrapped), daemon=True).start()
     log("ready")
