@@ -922,3 +922,72 @@ fn mysql_killed_at_every_message() {
     let server = lab::mysql::start(lab::MysqlOptions::default()).unwrap();
     every_message(&Mysql::on(server), Story::Succeeds, &[When::After]);
 }
+
+/// What somebody brings along who comes from Keeper: one file, written by
+/// Commander's own exporter, and nothing is changed by hand before all of it
+/// is rotated.
+#[test]
+fn a_whole_export_of_eleven_plugins_is_imported_and_rotated() {
+    const COMMANDER: &str = include_str!("differential/commander.py");
+    let targets: Vec<Box<dyn Target>> = vec![
+        Box::new(Noop),
+        Box::new(Postgres::start()),
+        Box::new(Mysql::on(lab::mariadb::start(lab::MysqlOptions::default()).unwrap())),
+        Box::new(Ssh::start()),
+        Box::new(SshKey::start()),
+        Box::new(Mssql::start()),
+        Box::new(Oracle::start()),
+        Box::new(Tenant::start(true)),
+        Box::new(IamKey::start()),
+        Box::new(IamPassword::start()),
+        Box::new(Machine::start("windows")),
+    ];
+    for target in &targets {
+        target.reset();
+    }
+    let turnlock = Turnlock::new().unwrap();
+    let (written, export) = (turnlock.home().join("written.json"), turnlock.home().join("export.json"));
+    let records: Vec<Value> = targets.iter().map(|target| in_commanders_words(target.as_ref())).collect();
+    process::write_file(&written, serde_json::json!({"records": records}).to_string()).unwrap();
+    let question = serde_json::json!([{"ask": "exports", "path": written, "format": "json", "to": export}]);
+    let mut commander = lab::python::script(COMMANDER, &[]).unwrap();
+    let answer = process::run(&mut commander, question.to_string().as_bytes()).unwrap();
+    assert!(answer.succeeded() && !answer.stdout.contains("crashed"), "{}{}", answer.stdout, answer.stderr);
+
+    let run = |arguments: &[&str]| {
+        let output = process::run(&mut turnlock.command(arguments).unwrap(), b"").unwrap();
+        assert_eq!(output.status, 0, "{arguments:?}: {}{}", output.stdout, output.stderr);
+        output.stdout
+    };
+    let key = turnlock.key_file().display().to_string();
+    run(&["vault", "init", "--key-file", &key]);
+    let told = run(&["import", "keeper", export.to_str().unwrap(), "--key-file", &key]);
+    assert!(told.contains("imported 11 records, 11 of them can be rotated"), "{told}");
+    run(&["rotate", "--match", ".", "--force", "--jobs", "4", "--key-file", &key]);
+    for target in &targets {
+        let (plugin, field) = (target.plugin(), target.secret().0);
+        let shown = run(&["show", plugin, "--field", field, "--key-file", &key]);
+        let secret = shown.trim_end();
+        assert!(secret != target.begin().trim_end() && target.accepts(secret), "{plugin}");
+    }
+}
+
+/// The record of `turnlock add`'s arguments as Commander exports it, with the names of its options alone.
+fn in_commanders_words(target: &dyn Target) -> Value {
+    let mut record = serde_json::json!({"title": target.plugin(), "password": target.begin(), "custom_fields": {}});
+    for pair in target.fields().chunks(2) {
+        match (pair[0].as_str(), pair[1].split_once('=')) {
+            ("--login", _) => record["login"] = pair[1].clone().into(),
+            ("--url", _) => record["login_url"] = pair[1].clone().into(),
+            (_, Some((name, value))) => {
+                record["custom_fields"][name.replace("turnlock:", "cmdr:")] = value.into();
+            }
+            (option, None) => unreachable!("{option}"),
+        }
+    }
+    // A secret has one place.
+    if target.secret().0 != "password" {
+        record["password"] = "".into();
+    }
+    record
+}

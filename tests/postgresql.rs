@@ -214,6 +214,11 @@ fn a_change_that_is_seen_only_after_it_was_settled_is_adopted_by_the_next_run() 
 }
 
 #[test]
+fn no_secret_stays_in_memory_or_in_a_core_dump() {
+    promises::no_secret_stays_in_memory(server());
+}
+
+#[test]
 fn an_expired_role_is_no_wrong_password_for_an_admin_and_days_are_counted_anew() {
     let server = server();
     let world = World::new();

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{Authority, Direction, Fault, Proxy, process, wait_until};
+use lab::{Authority, Canaries, Direction, Fault, Proxy, process, wait_until};
 use serde_json::{Value, json};
 
 use crate::world::{Fields, Running, World, error_of};
@@ -576,69 +576,16 @@ pub(crate) fn a_connection_cut_at_any_byte_loses_nothing<T: Target>(target: T) {
     world.ok(&["audit", "verify"]);
 }
 
-/// Three secrets that are easily found again, also encoded.
-struct Canaries {
-    needles: Vec<(String, Vec<u8>)>,
-}
-
+// Three secrets that are easily found again, also encoded.
 const CANARY_OLD: &str = "canary+OLD/4f8=Yellow%Bird";
 const CANARY_NEW: &str = "canary+NEW/9c1=Yellow%Bird";
 const CANARY_ADMIN: &str = "canary+ADMIN/77=Yellow%Bird";
 
-impl Canaries {
-    fn new(secrets: &[&str]) -> Self {
-        let mut needles = Vec::new();
-        for secret in secrets {
-            let bytes = secret.as_bytes();
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            let url: String =
-                bytes
-                    .iter()
-                    .map(|byte| {
-                        if byte.is_ascii_alphanumeric() {
-                            char::from(*byte).to_string()
-                        } else {
-                            format!("%{byte:02X}")
-                        }
-                    })
-                    .collect();
-            needles.push((format!("{secret} in clear"), bytes.to_vec()));
-            needles.push((format!("{secret} in hex"), hex.to_uppercase().into_bytes()));
-            needles.push((format!("{secret} in hex"), hex.into_bytes()));
-            needles.push((format!("{secret} in a URL"), url.into_bytes()));
-            for shift in 0..3 {
-                // The middle of it is the same wherever it stands in what was encoded.
-                let middle = &bytes[shift..bytes.len() - (bytes.len() - shift) % 3];
-                needles.push((format!("{secret} in base64"), base64(middle).into_bytes()));
-            }
-            let utf16: Vec<u8> = secret.encode_utf16().flat_map(u16::to_le_bytes).collect();
-            needles.push((format!("{secret} in UTF-16"), utf16));
-        }
-        Self { needles }
+#[track_caller]
+fn absent(canaries: &Canaries, place: &str, hay: impl AsRef<[u8]>) {
+    if let Some(found) = canaries.found_in(hay.as_ref()) {
+        panic!("{place} holds {found}");
     }
-
-    /// What is found in these bytes.
-    fn found_in(&self, hay: &[u8]) -> Option<&str> {
-        let holds = |needle: &[u8]| hay.windows(needle.len()).any(|window| window == needle);
-        self.needles.iter().find(|(_, needle)| holds(needle)).map(|(name, _)| name.as_str())
-    }
-
-    #[track_caller]
-    fn absent(&self, place: &str, hay: impl AsRef<[u8]>) {
-        if let Some(found) = self.found_in(hay.as_ref()) {
-            panic!("{place} holds {found}");
-        }
-    }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digit = |number: u32, place: u32| char::from(DIGITS[(number >> place & 63) as usize]);
-    let group = |three: &[u8]| {
-        let number = three.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
-        [18, 12, 6, 0].map(|place| digit(number, place))
-    };
-    bytes.chunks_exact(3).flat_map(group).collect()
 }
 
 fn files_below(directory: &Path) -> Vec<PathBuf> {
@@ -667,10 +614,7 @@ fn leaves_no_core(process: u32) {
 }
 
 pub(crate) fn no_secret_is_seen_anywhere<T: Target>(target: T) {
-    let canaries = Canaries::new(&[CANARY_OLD, CANARY_NEW, CANARY_ADMIN]);
-    let shifted = format!("xy{}", base64(format!("ab{CANARY_OLD}cd").as_bytes()));
-    assert!(canaries.found_in(shifted.as_bytes()).is_some(), "the search finds what it should");
-
+    let canaries = Canaries::of([CANARY_OLD, CANARY_NEW, CANARY_ADMIN]).unwrap();
     let world = target.world();
     target.create("app", CANARY_OLD);
     target.create("app2", OLD);
@@ -705,8 +649,8 @@ pub(crate) fn no_secret_is_seen_anywhere<T: Target>(target: T) {
         (&["rotate", "App", "--password", "-"], CANARY_OLD),
     ];
     for (command, stdin) in commands {
-        let output = world.run_with(command, stdin);
-        canaries.absent(&format!("output of {command:?}"), output.stdout + &output.stderr);
+        let output = run_talkatively(&world, command, stdin);
+        absent(&canaries, &format!("output of {command:?}"), output.stdout + &output.stderr);
     }
     assert_eq!(world.password("App"), CANARY_NEW);
     assert!(target.accepts("app", CANARY_NEW));
@@ -716,20 +660,27 @@ pub(crate) fn no_secret_is_seen_anywhere<T: Target>(target: T) {
     for command in [&["rotate", "App"][..], &["verify", "App", "--try-history"], &["check", "App"]] {
         let output = world.run(command);
         assert!(!T::CAN_BE_ASKED || output.status == 3, "{command:?}");
-        canaries.absent(&format!("output of {command:?}"), output.stdout + &output.stderr);
+        absent(&canaries, &format!("output of {command:?}"), output.stdout + &output.stderr);
     }
-    canaries.absent("the server's log", &target.log().as_bytes()[baseline..]);
+    absent(&canaries, "the server's log", &target.log().as_bytes()[baseline..]);
 
     for file in files_below(world.turnlock.home()) {
-        canaries.absent(&file.display().to_string(), fs::read(&file).unwrap());
-        canaries.absent("a file's name", file.display().to_string());
+        absent(&canaries, &file.display().to_string(), fs::read(&file).unwrap());
+        absent(&canaries, "a file's name", file.display().to_string());
     }
     assert!(files_below(&world.temporary()).is_empty(), "nothing is left in the temporary directory");
 }
 
+/// Runs a command with everything on that makes libraries talk.
+fn run_talkatively(world: &World, arguments: &[&str], stdin: &str) -> lab::Output {
+    let mut command = world.command(arguments);
+    command.envs([("RUST_LOG", "trace"), ("RUST_BACKTRACE", "full"), ("SSLKEYLOGFILE", "tmp/keys")]);
+    process::run_within(&mut command, stdin.as_bytes(), Duration::from_secs(90)).unwrap()
+}
+
 /// Held at several bytes of its conversation with the target, a rotation is looked at from outside.
 pub(crate) fn a_held_rotation_shows_no_secret<T: Target>(target: T) {
-    let canaries = Canaries::new(&[CANARY_OLD, CANARY_NEW]);
+    let canaries = Canaries::of([CANARY_OLD, CANARY_NEW]).unwrap();
     let world = target.world();
     target.create("app", CANARY_OLD);
     let proxy = target.proxy();
@@ -748,17 +699,17 @@ pub(crate) fn a_held_rotation_shows_no_secret<T: Target>(target: T) {
         for process in [running.id(), rotator] {
             leaves_no_core(process);
             for (place, seen) in seen_of(process) {
-                canaries.absent(&place, seen);
+                absent(&canaries, &place, seen);
             }
         }
         let output = running.end();
         assert!([3, 5].contains(&output.status), "{}{}", output.stdout, output.stderr);
-        canaries.absent("output of a held rotation", output.stdout + &output.stderr);
+        absent(&canaries, "output of a held rotation", output.stdout + &output.stderr);
         proxy.set(Fault::None).unwrap();
         let output = world.ok(&["recover"]);
-        canaries.absent("output of recover", output.stdout + &output.stderr);
+        absent(&canaries, "output of recover", output.stdout + &output.stderr);
     }
-    canaries.absent("the server's log", &target.log().as_bytes()[baseline..]);
+    absent(&canaries, "the server's log", &target.log().as_bytes()[baseline..]);
 }
 
 /// The kernel gives the files of a process that must not be looked at to root,
@@ -774,17 +725,85 @@ pub(crate) fn orchestrator_and_rotator_cannot_be_looked_into<T: Target>(_: T) {
         command.current_dir("/").stdin(std::process::Stdio::piped());
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         let mut child = command.spawn().unwrap();
-        let owner = || fs::metadata(format!("/proc/{}/environ", child.id())).map(|file| file.uid()).ok();
-        let hidden = wait_until("the program to hide", Duration::from_secs(10), || (owner() == Some(0)).then_some(()));
-        let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap_or_default();
+        let place = format!("/proc/{}", child.id());
+        let hides = || fs::metadata(format!("{place}/environ")).is_ok_and(|file| file.uid() == 0);
+        let limits = || fs::read_to_string(format!("{place}/limits")).unwrap_or_default();
+        let no_core =
+            || limits().lines().any(|line| line.split_whitespace().eq("Max core file size 0 0 bytes".split(' ')));
+        // Both: a program that has just become another one is hidden for an instant, too.
+        let hidden =
+            wait_until("the program to hide", Duration::from_secs(10), || (hides() && no_core()).then_some(()));
+        let limits = limits();
         drop(child.kill());
         drop(child.wait());
-        hidden.unwrap_or_else(|error| panic!("{program}: {error}"));
-        assert!(
-            limits.lines().any(|line| line.split_whitespace().eq("Max core file size 0 0 bytes".split(' '))),
-            "{limits}"
-        );
+        hidden.unwrap_or_else(|error| panic!("{program}: {error}; {limits}"));
     }
+}
+
+/// One record is rotated, the next one hangs: what does the orchestrator's memory hold of the first? And
+/// when it is made to die, does it leave that memory behind?
+pub(crate) fn no_secret_stays_in_memory<T: Target>(target: T) {
+    let world = target.world();
+    for login in ["first", "second"] {
+        target.create(login, CANARY_OLD);
+    }
+    let proxy = target.proxy();
+    proxy.set(Fault::BlackHole { direction: Direction::ToClient, after: 0 }).unwrap();
+    world.add("App 1", &target.fields("first"), CANARY_OLD);
+    world.add("App 2", &target.fields_at("second", proxy.port()).with("cmdr:timeout=60"), "Never-Looked-At-1");
+
+    let arguments = ["rotate", "--match", "App", "--force", "-o", "json"];
+    let said = world.temporary().join("said");
+    let mut command = process::clean_command("/bin/sh");
+    let turnlock = world.command(&arguments);
+    command.envs(turnlock.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]).arg(turnlock.get_program());
+    command.args(turnlock.get_args()).current_dir(world.temporary());
+    command.stdin(std::process::Stdio::null()).stdout(fs::File::create(&said).unwrap());
+    let mut child = command.spawn().unwrap();
+    wait_until("the second rotation to hang", Duration::from_secs(60), || {
+        let first_is_done = fs::read_to_string(&said).unwrap_or_default().contains("\"rotated\"");
+        (first_is_done && proxy.connections() > 0).then_some(())
+    })
+    .unwrap();
+    process::signal(child.id(), "STOP");
+    let new = world.password("App 1");
+    let canaries = Canaries::of([CANARY_OLD, &new]).unwrap();
+    let found = in_memory(child.id(), &canaries);
+    assert!(in_memory(std::process::id(), &canaries) != [""; 0], "the search finds this test's own");
+
+    process::signal(child.id(), "ABRT");
+    process::signal(child.id(), "CONT");
+    let status = child.wait().unwrap();
+    let dumped = std::os::unix::process::ExitStatusExt::core_dumped(&status);
+    let left = files_below(&world.temporary());
+    assert!(!dumped && left == [said], "a core was dumped: {status} {left:?}");
+    assert_eq!(found, [""; 0], "the orchestrator's memory");
+}
+
+/// What a process's writable memory holds of secrets, and where.
+fn in_memory(process: u32, canaries: &Canaries) -> Vec<String> {
+    use std::os::unix::fs::FileExt;
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let memory = fs::File::open(format!("/proc/{process}/mem")).unwrap();
+    let mut found = Vec::new();
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
+        let (from, to) = range.split_once('-').unwrap();
+        let [from, to] = [from, to].map(|number| u64::from_str_radix(number, 16).unwrap());
+        if !rights.starts_with("rw") || to - from > 256 << 20 {
+            continue;
+        }
+        let mut bytes = vec![0; (to - from) as usize];
+        // Some mappings cannot be read, such as those of devices.
+        let length = memory.read_at(&mut bytes, from).unwrap_or(0);
+        found.extend(canaries.all_in(&bytes[..length]).map(|one| {
+            let around = &bytes[one.at.saturating_sub(40)..(one.at + 60).min(length)];
+            format!("{} at {:x} in {line}: …{}…", one.what, from + one.at as u64, around.escape_ascii())
+        }));
+    }
+    found
 }
 
 /// A paused server holds the rotation; whoever comes second gives way.
