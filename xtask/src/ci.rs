@@ -2,7 +2,16 @@
 
 use lab::{LabError, Result};
 
-use crate::{cargo, say::step, show, test, tidy, windows};
+use crate::{
+    cargo, dependencies,
+    say::step,
+    show,
+    test::{self, vaults},
+    tidy, windows,
+};
+
+/// The features that are off by default.
+const OPTIONAL: [&str; 2] = ["--features", "turnlock-azureadpwd/rbac,turnlock-oracle/thick"];
 
 /// Cheap checks first; ends at the first that fails.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
@@ -10,15 +19,23 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         return Err(LabError::new(format!("`cargo xtask ci` takes no arguments, and got `{word}`")));
     }
     step("check the format", || show(&mut cargo(&["fmt", "--all", "--check"])))?;
+    step("check the format of the vault programs", || show(vaults("fmt").arg("--check")))?;
     step("check the repository's rules", || tidy::run(&[]))?;
+    step("check the dependencies", || dependencies::run(&[]))?;
     step("check the lints", || {
-        show(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+        show(
+            cargo(&["clippy", "--workspace", "--all-targets", "--quiet"]).args(OPTIONAL).args(["--", "-D", "warnings"]),
+        )
     })?;
-    step("check and test the features that are off by default", || {
-        let features = "turnlock-azureadpwd/rbac,turnlock-oracle/thick";
-        let those = ["-p", "turnlock-azureadpwd", "-p", "turnlock-oracle", "--features", features];
-        show(cargo(&["clippy", "--all-targets", "--quiet"]).args(those).args(["--", "-D", "warnings"]))?;
-        show(cargo(&["test", "--quiet"]).args(those))
+    step("check the lints of the vault programs", || {
+        show(vaults("clippy").args(["--target-dir", "target", "--locked", "--quiet", "--", "-D", "warnings"]))
+    })?;
+    step("check the documentation", || {
+        show(cargo(&["doc", "--workspace", "--no-deps", "--quiet"]).args(OPTIONAL).env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    step("test the features that are off by default", || {
+        let those = ["-p", "turnlock-azureadpwd", "-p", "turnlock-oracle"];
+        show(cargo(&["test", "--quiet"]).args(those).args(OPTIONAL))
     })?;
     step("test", || test::run(&[]))?;
     step("windows", || windows::run(&[]))

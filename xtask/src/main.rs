@@ -1,9 +1,16 @@
 //! `cargo xtask <verb>`: everything a contributor does here, one file a verb.
 
 mod bench;
+mod bill;
+mod chaos;
 mod ci;
 mod demo;
+mod dependencies;
+mod dist;
+mod fuzz;
+mod images;
 mod lab_verb;
+mod programs;
 mod say;
 mod setup;
 mod test;
@@ -41,12 +48,42 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "bench",
-        arguments: "[--output json]",
+        arguments: "[--quick] [PART…]",
         does: "measure rotations beside the bare driver",
         run: bench::run,
     },
+    Verb {
+        name: "chaos",
+        arguments: "--faults N [--seed S] [--target T,…] [--jobs J]",
+        does: "rotate on real servers while everything fails, and prove that nothing is lost",
+        run: chaos::run,
+    },
     Verb { name: "windows", arguments: "", does: "lint, build and test for Windows, under wine", run: windows::run },
     Verb { name: "ci", arguments: "", does: "format, lints, tidy, test, windows: what CI runs", run: ci::run },
+    Verb {
+        name: "dependencies",
+        arguments: "",
+        does: "check licences, bans and sources of every crate",
+        run: dependencies::run,
+    },
+    Verb {
+        name: "fuzz",
+        arguments: "[inputs]",
+        does: "property tests with many inputs, the whole model: minutes",
+        run: fuzz::run,
+    },
+    Verb {
+        name: "dist",
+        arguments: "[--quick] [NAME…]",
+        does: "tarball, Debian package, bill of materials, checksums",
+        run: dist::run,
+    },
+    Verb {
+        name: "images",
+        arguments: "[--quick] [NAME…]",
+        does: "an image of each rotator, and one of everything",
+        run: images::run,
+    },
     Verb { name: "tidy", arguments: "", does: "check the repository's own rules", run: tidy::run },
     Verb {
         name: "lab",

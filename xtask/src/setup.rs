@@ -29,6 +29,8 @@ pub(crate) enum Need {
     PythonClients,
     /// The openssl program, for tests of certificates.
     Openssl,
+    /// keepassxc-cli, which opens what was exported.
+    Keepassxc,
     /// sshd, dropbear, PAM's modules and sudo, for hosts with accounts.
     UnixHosts,
     /// jq, by which the hooks of docs/hooks.md read what they are told.
@@ -39,6 +41,10 @@ pub(crate) enum Need {
     Openldap,
     /// Samba as a domain controller, and what provisions one.
     Samba,
+    /// podman and what it stands on, and buildah.
+    Containers,
+    /// What judges packages, units, manual pages and shell scripts.
+    Packaging,
     /// The test runner.
     Nextest,
     /// MySQL 9 from Debian sid, unpacked into the lab's cache.
@@ -55,11 +61,14 @@ pub(crate) const ALL: &[Need] = &[
     Need::Python,
     Need::PythonClients,
     Need::Openssl,
+    Need::Keepassxc,
     Need::UnixHosts,
     Need::Jq,
     Need::Journal,
     Need::Openldap,
     Need::Samba,
+    Need::Containers,
+    Need::Packaging,
     Need::Nextest,
     Need::Mysql,
 ];
@@ -124,11 +133,14 @@ impl Need {
             Self::Python => "Python 3",
             Self::PythonClients => "clients in Python",
             Self::Openssl => "openssl",
+            Self::Keepassxc => "KeePassXC's command line",
             Self::UnixHosts => "sshd, dropbear, sudo and PAM's modules",
             Self::Jq => "jq",
             Self::Journal => "systemd's journal",
             Self::Openldap => "OpenLDAP, server and clients",
             Self::Samba => "Samba's domain controller and a name server",
+            Self::Containers => "podman, runc and buildah",
+            Self::Packaging => "Debian's tools for packages, jq and make",
             Self::Nextest => "cargo-nextest",
             Self::Mysql => "MySQL 9 from Debian sid",
             Self::Windows => "Debian's own Rust with its source, mingw and wine",
@@ -144,6 +156,7 @@ impl Need {
             Self::Python => there("python3"),
             Self::PythonClients => python::environment().is_dir(),
             Self::Openssl => there("openssl"),
+            Self::Keepassxc => there("keepassxc-cli"),
             Self::UnixHosts => {
                 ["sshd", "ssh", "sshpass", "dropbear", "sudo", "unshare", "setpriv"].into_iter().all(there)
                     && pam_module().is_file()
@@ -159,6 +172,11 @@ impl Need {
                 ["samba", "samba-tool", "smbd", "smbclient", "net", "ldapmodify", "unshare", "dnsmasq"].into_iter().all(there)
                     // Without it provisioning ends half-way.
                     && Path::new("/usr/share/samba/setup/provision.ldif").is_file()
+            }
+            Self::Containers => ["podman", "runc", "buildah"].into_iter().all(there),
+            Self::Packaging => {
+                ["dpkg-deb", "lintian", "systemd-analyze", "man", "jq", "make"].into_iter().all(there)
+                    && Path::new("/etc/ssl/certs/ca-certificates.crt").is_file()
             }
             Self::Nextest => there("cargo-nextest"),
             Self::Mysql => mysql::tree(mysql::LOCK).is_dir(),
@@ -186,6 +204,7 @@ impl Need {
             Self::Python => &["python3"],
             Self::PythonClients => &["python3", "python3-venv"],
             Self::Openssl => &["openssl"],
+            Self::Keepassxc => &["keepassxc"],
             Self::UnixHosts => &[
                 "openssh-server",
                 "openssh-client",
@@ -213,6 +232,8 @@ impl Need {
                 "util-linux",
                 "dnsmasq-base",
             ],
+            Self::Containers => &["podman", "runc", "buildah", "netavark"],
+            Self::Packaging => &["dpkg", "lintian", "systemd", "man-db", "jq", "make", "ca-certificates"],
             Self::Windows => {
                 &["rustc-web", "cargo-web", "rust-web-clippy", "rust-web-src", "gcc-mingw-w64-x86-64", "wine", "wine64"]
             }
@@ -266,20 +287,23 @@ fn apt_install(packages: &[&str]) -> Result<()> {
     apt(&arguments)
 }
 
-/// A virtual environment with the lab's packages, in place as a whole or not at all.
 fn install_python_clients() -> Result<()> {
-    let place = python::environment();
-    let parent = place.parent().unwrap_or(&place);
+    install_python(&python::environment(), python::REQUIREMENTS)
+}
+
+/// A virtual environment with these packages, in place as a whole or not at all.
+pub(crate) fn install_python(place: &Path, packages: &str) -> Result<()> {
+    let parent = place.parent().unwrap_or(place);
     fs::create_dir_all(parent)
         .map_err(|error| LabError::new(format!("could not create {}: {error}", parent.display())))?;
     let requirements = parent.join("requirements.txt");
-    process::write_file(&requirements, python::REQUIREMENTS)?;
+    process::write_file(&requirements, packages)?;
     // Its scripts name the place where it was made, so it is made there; a half one is made anew.
-    let made = quietly(process::command("python3").args(["-m", "venv", "--clear"]).arg(&place)).and_then(|()| {
+    let made = quietly(process::command("python3").args(["-m", "venv", "--clear"]).arg(place)).and_then(|()| {
         let mut pip = process::command(place.join("bin/python"));
         quietly(pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&requirements))
     });
-    made.inspect_err(|_| drop(fs::remove_dir_all(&place)))
+    made.inspect_err(|_| drop(fs::remove_dir_all(place)))
 }
 
 /// An apt of its own, beside the machine's: it knows Debian sid and no installed package.

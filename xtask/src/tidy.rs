@@ -26,12 +26,20 @@ const CHECKS: &[fn(&Tree) -> Vec<Violation>] = &[
     only_report_prints,
     rotators_do_not_print,
     architecture_is_short,
-    rotators_have_a_readme,
+    rotators_have_a_page,
     only_the_right_places_are_unsafe,
     nothing_is_put_off,
     links_lead_somewhere,
     no_workplace_is_named,
+    dependencies_are_reviewed,
+    threats_name_tests_that_exist,
 ];
+
+/// Where every dependency has its row.
+const REVIEW: &str = "docs/dependencies.md";
+
+/// Where tests are named as `file::function`.
+const THREATS: &str = "docs/threats.md";
 
 /// Reads the repository and applies every rule.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
@@ -138,7 +146,10 @@ fn dependencies(manifest: &str) -> Vec<Dependency<'_>> {
             let key = key.trim().split('.').next().unwrap_or_default().trim_matches('"');
             let renamed = value.split_once("package").and_then(|(_, rest)| rest.split('"').nth(1));
             let dev = section.ends_with("dev-dependencies");
-            found.push(Dependency { line: number, name: renamed.unwrap_or(key), dev });
+            // A table over several lines ends in a line that begins no dependency.
+            if key.starts_with(|letter: char| letter.is_alphanumeric()) {
+                found.push(Dependency { line: number, name: renamed.unwrap_or(key), dev });
+            }
         }
     }
     found
@@ -242,13 +253,22 @@ fn architecture_is_short(tree: &Tree) -> Vec<Violation> {
     }
 }
 
-fn rotators_have_a_readme(tree: &Tree) -> Vec<Violation> {
-    tree.rotators()
-        .filter(|(folder, ..)| !SHARED.contains(folder))
-        .map(|(folder, ..)| format!("rotators/{folder}/README.md"))
-        .filter(|readme| tree.get(readme).is_none())
-        .map(|readme| violation(&readme, 1, "a rotator says here which rights it needs and which fields it reads"))
-        .collect()
+/// What a page about a rotator has, for somebody in need of it.
+const ON_A_PAGE: &[&str] =
+    &["    turnlock add ", "## Rights it needs", "## Fields", "## What it does", "## Errors, and what to do"];
+
+fn rotators_have_a_page(tree: &Tree) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (folder, ..) in tree.rotators().filter(|(folder, ..)| !SHARED.contains(folder)) {
+        let page = format!("rotators/{folder}/README.md");
+        let Some(text) = tree.get(&page) else {
+            found.push(violation(&page, 1, "a rotator says here which rights it needs and which fields it reads"));
+            continue;
+        };
+        let missing = ON_A_PAGE.iter().filter(|part| !text.lines().any(|line| line.starts_with(**part)));
+        found.extend(missing.map(|part| violation(&page, 1, format!("a rotator's page has `{}`", part.trim()))));
+    }
+    found
 }
 
 fn only_the_right_places_are_unsafe(tree: &Tree) -> Vec<Violation> {
@@ -262,6 +282,55 @@ fn only_the_right_places_are_unsafe(tree: &Tree) -> Vec<Violation> {
             })
         })
         .collect()
+}
+
+fn dependencies_are_reviewed(tree: &Tree) -> Vec<Violation> {
+    let review = tree.get(REVIEW).unwrap_or_default();
+    let reviewed: Vec<(usize, &str)> = numbered(review)
+        .filter_map(|(number, line)| Some((number, line.strip_prefix("| `")?.split('`').next()?)))
+        .filter(|(_, name)| !name.contains('/'))
+        .collect();
+    let ours: BTreeSet<&str> = tree.under("", "Cargo.toml").filter_map(|(_, text)| package_name(text)).collect();
+    let is_ours = |name: &str| ours.contains(name) || name == "lab" || name == "chaos";
+    let unknown = tree
+        .under("", "Cargo.toml")
+        .flat_map(|(path, text)| dependencies(text).into_iter().map(move |dependency| (path, dependency)))
+        .filter(|(_, dependency)| !is_ours(dependency.name))
+        .filter(|(_, dependency)| reviewed.iter().all(|(_, name)| *name != dependency.name))
+        .map(|(path, Dependency { line, name, .. })| {
+            violation(path, line, format!("`{name}` has no row in {REVIEW}: what is it for, and what can it reach?"))
+        });
+    let locks: Vec<&str> = ["Cargo.lock", "vaults/ksm/Cargo.lock"].iter().filter_map(|file| tree.get(file)).collect();
+    let gone = reviewed
+        .iter()
+        .filter(|(_, name)| !locks.iter().any(|lock| lock.contains(&format!("name = \"{name}\"\n"))))
+        .map(|(number, name)| violation(REVIEW, *number, format!("`{name}` is not in Cargo.lock any more")));
+    let unsafe_places = UNSAFE
+        .iter()
+        .filter(|place| tree.get(place).is_some() && !review.contains(&format!("| `{place}` |")))
+        .map(|place| violation(REVIEW, 1, format!("{place} holds unsafe code, and has no row here")));
+    unknown.chain(gone).chain(unsafe_places).collect()
+}
+
+fn threats_name_tests_that_exist(tree: &Tree) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (number, line) in numbered(tree.get(THREATS).unwrap_or_default()).filter(|(_, line)| line.starts_with("| ")) {
+        let tests = line.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        if tests == "test" {
+            continue;
+        }
+        let tests: Vec<&str> = tests.split(", ").map(|test| test.trim_matches('`')).collect();
+        for test in tests {
+            let exists = test.split_once("::").is_some_and(|(file, function)| {
+                let starts = [format!("fn {function}("), format!("fn {function}<")];
+                tree.get(file).is_some_and(|text| starts.iter().any(|start| text.contains(start)))
+            });
+            if !exists {
+                found.push(violation(THREATS, number, format!("there is no test `{test}`")));
+            }
+        }
+    }
+    found
 }
 
 fn nothing_is_put_off(tree: &Tree) -> Vec<Violation> {
@@ -374,6 +443,9 @@ fn no_workplace_is_named(tree: &Tree) -> Vec<Violation> {
 mod tests {
     use super::*;
 
+    const PAGE: &str = "[up](../../ARCHITECTURE.md#there) [out](https://example.org)\n    turnlock add One\n\
+                        ## Rights it needs\n## Fields\n## What it does\n## Errors, and what to do\n";
+
     /// A small repository that keeps every rule, with some files replaced or added.
     fn tree(changes: &[(&str, &str)]) -> Tree {
         let rotator = "[package]\nname = \"turnlock-one\"\n[dependencies]\nturnlock-kit.workspace = true\n";
@@ -390,15 +462,22 @@ mod tests {
             ("orchestrator/src/report.rs", "fn say() { println!(); }\n"),
             ("orchestrator/src/main.rs", "// println! is not called here\nfn main() { writeln!(out); }\n"),
             ("rotators/kit/Cargo.toml", "[package]\nname = \"turnlock-kit\"\n"),
+            (
+                REVIEW,
+                "| crate |\n|---|\n| `serde` |\n| `proptest` |\n| `tokio` |\n| `libc` |\n| `cc` |\n| `rotators/kit/src/windows.rs` |\n",
+            ),
+            ("Cargo.lock", LOCK),
             ("rotators/kit/src/lib.rs", "fn say() { println!(); }\n"),
             ("rotators/one/Cargo.toml", rotator),
-            ("rotators/one/README.md", "[up](../../ARCHITECTURE.md#there) [out](https://example.org)\n"),
+            ("rotators/one/README.md", PAGE),
             ("rotators/one/src/lib.rs", "#[expect(dead_code, reason = \"an example\")]\nfn nothing() {}\n"),
         ];
         files.retain(|(path, _)| changes.iter().all(|(changed, _)| changed != path));
         files.extend(changes.iter().filter(|(_, text)| !text.is_empty()));
         Tree { files: files.into_iter().map(|(path, text)| (path.to_owned(), text.to_owned())).collect() }
     }
+
+    const LOCK: &str = "name = \"serde\"\nname = \"proptest\"\nname = \"tokio\"\nname = \"libc\"\nname = \"cc\"\n";
 
     fn places(tree: &Tree) -> Vec<String> {
         CHECKS.iter().flat_map(|check| check(tree)).map(|found| format!("{}:{}", found.file, found.line)).collect()
@@ -451,7 +530,7 @@ mod tests {
             "rotators/one/Cargo.toml:4",
         );
         let two = "[package]\nname = \"turnlock-two\"\n[dev-dependencies]\nturnlock-one.workspace = true\n";
-        let both = tree(&[("rotators/two/Cargo.toml", two), ("rotators/two/README.md", "two\n")]);
+        let both = tree(&[("rotators/two/Cargo.toml", two), ("rotators/two/README.md", PAGE)]);
         assert_eq!(places(&both), ["rotators/two/Cargo.toml:4"]);
     }
 
@@ -466,9 +545,13 @@ mod tests {
     #[test]
     fn documents_are_there_and_short() {
         breaks("ARCHITECTURE.md", &"line\n".repeat(200), "ARCHITECTURE.md:200");
-        let without = tree(&[("ARCHITECTURE.md", ""), ("rotators/one/README.md", "no link\n")]);
+        let without = tree(&[
+            ("ARCHITECTURE.md", ""),
+            ("rotators/one/README.md", &PAGE.replace("../../ARCHITECTURE.md", "Cargo.toml")),
+        ]);
         assert_eq!(places(&without), ["ARCHITECTURE.md:1"]);
         breaks("rotators/one/README.md", "", "rotators/one/README.md:1");
+        breaks("rotators/one/README.md", &PAGE.replace("## Fields", "## Options"), "rotators/one/README.md:1");
         assert_eq!(places(&tree(&[("ARCHITECTURE.md", &"line\n".repeat(199))])), Vec::<String>::new());
     }
 
@@ -497,7 +580,32 @@ mod tests {
     fn links_must_lead_somewhere() {
         breaks("ARCHITECTURE.md", "fine\n[gone](docs/gone.md)\n", "ARCHITECTURE.md:2");
         breaks("ARCHITECTURE.md", "[out](../elsewhere.md)\n", "ARCHITECTURE.md:1");
-        breaks("rotators/one/README.md", "[one](README.md) [two](../../README.md)\n", "rotators/one/README.md:1");
+        breaks(
+            "rotators/one/README.md",
+            &format!("[one](README.md) [two](../../README.md)\n{PAGE}"),
+            "rotators/one/README.md:1",
+        );
+    }
+
+    #[test]
+    fn every_dependency_is_reviewed_and_every_row_is_one() {
+        let kit =
+            "[package]\nname = \"turnlock-kit\"\n[dependencies]\nturnlock-protocol.workspace = true\nnovel = \"1\"\n";
+        breaks("rotators/kit/Cargo.toml", kit, "rotators/kit/Cargo.toml:5");
+        breaks("Cargo.lock", &LOCK.replace("libc", "libd"), "docs/dependencies.md:6");
+        let lifted = concat!("#![expect(unsafe", "_code, reason = \"Windows\")]\n");
+        breaks("rotators/windows/src/local.rs", lifted, "docs/dependencies.md:1");
+    }
+
+    #[test]
+    fn a_threat_names_a_test_that_exists() {
+        let row = |test: &str| format!("| what | answer | test |\n|---|---|---|\n| a | b | `{test}` |\n");
+        let test = "rotators/one/src/lib.rs::nothing";
+        assert_eq!(places(&tree(&[(THREATS, &row(test))])), Vec::<String>::new());
+        for gone in ["rotators/one/src/lib.rs::something", "tests/none.rs::nothing", "unit tests"] {
+            breaks(THREATS, &row(gone), "docs/threats.md:3");
+        }
+        breaks(THREATS, &row(&format!("{test}`, `{test}s")), "docs/threats.md:3");
     }
 
     #[test]
