@@ -44,7 +44,7 @@ impl Aws {
     pub fn start(names: &[&str]) -> Result<Self> {
         let site = Site::new("aws", None, &Authority::new()?, names)?;
         process::write_file(&site.file("server.py"), SERVER)?;
-        let moto = Script::with(python::program()?)?;
+        let moto = Script::with(python::program()?);
         Ok(Self { stand_in: StandIn::start(moto, site)?, client: RefCell::default() })
     }
 

@@ -32,7 +32,7 @@ impl Ksm {
         let site = Site::new("ksm", None, &Authority::new()?, &["localhost", "127.0.0.1"])?;
         process::write_file(&site.file("server.py"), SERVER)?;
         let kept = site.file("state.json").into_os_string();
-        let script = Script { more: vec![kept], ..Script::with(python::program()?)? };
+        let script = Script { more: vec![kept], ..Script::with(python::program()?) };
         Ok(Self { stand_in: StandIn::start(script, site)?, client: RefCell::default() })
     }
 

@@ -127,12 +127,12 @@ pub(crate) struct Script {
 impl Script {
     /// One that needs nothing but Python itself.
     pub(crate) fn plain() -> Result<Self> {
-        Self::with(process::need_program("python3")?)
+        Ok(Self::with(process::need_program("python3")?))
     }
 
     /// One that this Python runs.
-    pub(crate) fn with(python: PathBuf) -> Result<Self> {
-        Ok(Self { address: Ipv4Addr::LOCALHOST, python, more: Vec::new() })
+    pub(crate) fn with(python: PathBuf) -> Self {
+        Self { address: Ipv4Addr::LOCALHOST, python, more: Vec::new() }
     }
 }
 
