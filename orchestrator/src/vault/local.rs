@@ -116,7 +116,7 @@ impl LocalVault {
             }
             meta.slots = slots::digest(&connection)?;
             let view = View { connection: &connection, keys: Arc::clone(&keys), path: unfinished };
-            meta.audit = audit::append(&view, 0, now(), event("created", None, None, None))?;
+            meta.audit = audit::append(&view, 0, None, now(), event("created", None, None, None))?.number;
             meta.write(&connection, &keys)?;
             drop(view);
             file::close_whole(connection)

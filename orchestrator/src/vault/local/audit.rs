@@ -27,13 +27,30 @@ pub(super) fn event(
     AuditEvent { what: what.to_owned(), uid: uid.cloned(), attempt: attempt.map(str::to_owned), account: None, detail }
 }
 
-/// Appends a row after row `last`; returns its number.
-pub(super) fn append(view: &View<'_>, last: u64, at: Timestamp, event: AuditEvent) -> Result<u64, Broken> {
-    let previous = head(view, last)?;
+/// A row's number and digest, which the next row goes on from.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) number: u64,
+    chain: String,
+}
+
+/// Appends a row after row `last`, whose digest is read from the file unless
+/// `known` has it.
+pub(super) fn append(
+    view: &View<'_>,
+    last: u64,
+    known: Option<Head>,
+    at: Timestamp,
+    event: AuditEvent,
+) -> Result<Head, Broken> {
+    let previous = match known {
+        Some(head) if head.number == last => head.chain,
+        _ => head(view, last)?,
+    };
     let mut row = AuditRow { number: last + 1, at, event, chain: previous };
     row.chain = hex(&Sha256::digest(&*to_json(&row)?));
     insert(view, &row)?;
-    Ok(row.number)
+    Ok(Head { number: row.number, chain: row.chain })
 }
 
 /// Seals a row as it is.

@@ -23,6 +23,10 @@ const APPLICATION: u32 = 0x546c_5631;
 /// How long a lock of another program is waited for.
 pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What the writing connection keeps of the file in memory, in KiB. An import
+/// touches indices all over, and a page that does not fit is written twice.
+const CACHE_KIB: i64 = 32 * 1024;
+
 /// More than there are different statements in this module.
 const STATEMENTS: usize = 96;
 
@@ -169,6 +173,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, Broken> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "secure_delete", true)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
         return Err(damaged(format!("its journal is `{mode}`, not `wal`")));

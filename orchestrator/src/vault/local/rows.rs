@@ -323,12 +323,14 @@ impl View<'_> {
     }
 
     pub(super) fn insert_record(&self, written: &Written, now: Timestamp) -> Result<Row, Broken> {
+        // The number is sealed into the cells, so it is needed before the row is there.
         let id: u64 = self
             .connection
-            .prepare_cached("INSERT INTO records (uid, revision, card, body) VALUES (?, 1, x'', x'') RETURNING id")?
-            .query_row([uid_lookup(&self.keys, &written.uid)], |row| row.get(0))?;
+            .prepare_cached("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'records'), 0) + 1")?
+            .query_row((), |row| row.get(0))?;
         let row = Row { id, revision: 1, state: RecordState::Settled };
-        self.write_record(row, written)?;
+        self.put_record(row, written, "INSERT INTO records (uid, revision, card, body, id) VALUES (?, ?, ?, ?, ?)")?;
+        self.put_lookups(row.id, written)?;
         if written.card.upkeep.as_ref().is_some_and(|upkeep| upkeep.schedule.is_some()) {
             let fate = Fate { scheduled_at: Some(now), ..Fate::default() };
             self.put_aside(id, &Aside { fate, ..Aside::default() })?;
@@ -338,21 +340,34 @@ impl View<'_> {
 
     /// Writes card, body and look-ups of a row at its revision.
     fn write_record(&self, row: Row, written: &Written) -> Result<(), Broken> {
-        let card = self.keys.seal(card_cell(row.id, row.revision), &written.card)?;
-        let body = self.keys.seal_bytes(body_cell(row.id, row.revision), &written.body)?;
-        self.connection
-            .prepare_cached("UPDATE records SET uid = ?, revision = ?, card = ?, body = ? WHERE id = ?")?
-            .execute(params![uid_lookup(&self.keys, &written.uid), row.revision, card, body, row.id])?;
+        self.put_record(row, written, "UPDATE records SET uid = ?, revision = ?, card = ?, body = ? WHERE id = ?")?;
         self.connection.prepare_cached("DELETE FROM names WHERE record = ?")?.execute([row.id])?;
         self.connection.prepare_cached("DELETE FROM accounts WHERE record = ?")?.execute([row.id])?;
+        self.put_lookups(row.id, written)
+    }
+
+    fn put_record(&self, row: Row, written: &Written, sql: &str) -> Result<(), Broken> {
+        let card = self.keys.seal(card_cell(row.id, row.revision), &written.card)?;
+        let body = self.keys.seal_bytes(body_cell(row.id, row.revision), &written.body)?;
+        self.connection.prepare_cached(sql)?.execute(params![
+            uid_lookup(&self.keys, &written.uid),
+            row.revision,
+            card,
+            body,
+            row.id
+        ])?;
+        Ok(())
+    }
+
+    fn put_lookups(&self, id: u64, written: &Written) -> Result<(), Broken> {
         let lookups = written.card.lookups(&self.keys);
         let mut name = self.connection.prepare_cached("INSERT INTO names (name, record) VALUES (?, ?)")?;
         for lookup in &lookups.names {
-            name.execute(params![lookup, row.id])?;
+            name.execute(params![lookup, id])?;
         }
         let mut account = self.connection.prepare_cached("INSERT INTO accounts (account, record) VALUES (?, ?)")?;
         for lookup in &lookups.accounts {
-            account.execute(params![lookup, row.id])?;
+            account.execute(params![lookup, id])?;
         }
         Ok(())
     }

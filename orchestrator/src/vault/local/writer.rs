@@ -148,6 +148,8 @@ pub(super) struct Txn<'a> {
     pub(super) meta: Meta,
     pub(super) now: Timestamp,
     pub(super) shared: &'a Shared,
+    /// The audit row that this transaction wrote last.
+    pub(super) audited: Option<audit::Head>,
     /// The key slot to read back with from now on, when the keys change.
     pub(super) opened: Option<super::slots::Opened>,
     /// A person has just declared this file to be the vault.
@@ -166,7 +168,9 @@ impl Txn<'_> {
 
     /// Appends what happened to the audit chain.
     pub(super) fn note(&mut self, event: AuditEvent) -> Result<(), Broken> {
-        self.meta.audit = audit::append(&self.view, self.meta.audit, self.now, event)?;
+        let head = audit::append(&self.view, self.meta.audit, self.audited.take(), self.now, event)?;
+        self.meta.audit = head.number;
+        self.audited = Some(head);
         Ok(())
     }
 }
@@ -314,7 +318,7 @@ fn transaction(
     let first_fence = meta.fence;
     let now = super::now();
     let view = View { connection, keys: Arc::clone(&keys), path: &shared.file.path };
-    let mut txn = Txn { view, meta, now, shared, opened: None, adopted: false };
+    let mut txn = Txn { view, meta, now, shared, audited: None, opened: None, adopted: false };
     if shared.doubt().is_some() {
         // Another program may have adopted it since.
         shared.set_doubt(txn.judge());
@@ -341,6 +345,7 @@ fn transaction(
         if !ok {
             connection.prepare_cached("ROLLBACK TO job")?.execute(())?;
             (txn.meta, txn.view.keys) = before;
+            txn.audited = None;
             txn.opened = None;
             txn.adopted = false;
         }
