@@ -2,6 +2,7 @@
 //! Turnlock that are broken on purpose, which a campaign has to find.
 
 use std::{
+    collections::BTreeSet,
     fs,
     hash::{BuildHasher, RandomState},
     path::PathBuf,
@@ -11,7 +12,9 @@ use chaos::{Campaign, Case, Kind, replay};
 use lab::{LabError, Result, process};
 
 use crate::{
-    cargo, root,
+    cargo,
+    programs::build_plain,
+    root,
     say::{line, step},
     setup, show,
 };
@@ -27,6 +30,7 @@ struct Wanted {
     faults: u64,
     seed: u64,
     targets: Vec<Kind>,
+    with: Option<String>,
     jobs: usize,
     replay: Option<Case>,
     broken: Vec<&'static str>,
@@ -64,8 +68,9 @@ fn judge(wanted: &Wanted, turnlock: Option<PathBuf>) -> Result<()> {
         }
         None => {
             line(&format!("seed {}", wanted.seed));
-            let (faults, seed, targets, jobs) = (wanted.faults, wanted.seed, wanted.targets.clone(), wanted.jobs);
-            Campaign { faults, seed, targets, jobs, turnlock }.play(&line)?
+            let Wanted { faults, seed, jobs, .. } = *wanted;
+            let (targets, with) = (wanted.targets.clone(), wanted.with.clone());
+            Campaign { faults, seed, targets, with, jobs, turnlock }.play(&line)?
         }
     };
     match wanted.json {
@@ -87,6 +92,7 @@ impl Wanted {
             faults: 300,
             seed: RandomState::new().hash_one(()),
             targets: Vec::new(),
+            with: None,
             jobs: 3,
             replay: None,
             broken: Vec::new(),
@@ -106,6 +112,7 @@ impl Wanted {
                     };
                     wanted.targets = value.split(',').map(kind).collect::<Result<_>>()?;
                 }
+                "--with" => wanted.with = Some(value.clone()),
                 "--replay" => wanted.replay = Some(Case::parse(value)?),
                 "--broken" if value == "all" => wanted.broken = BROKEN.to_vec(),
                 "--broken" => {
@@ -121,16 +128,12 @@ impl Wanted {
     }
 }
 
-const USAGE: &str = "cargo xtask chaos [--faults N] [--seed S] [--target NAME,…] [--jobs J] [--output json] \
+const USAGE: &str = "cargo xtask chaos [--faults N] [--seed S] [--target NAME,…] [--with FAULT] [--jobs J] [--output json] \
      [--replay CASE] [--broken NAME|all]";
 
 fn build() -> Result<()> {
-    // Of the workspace: with fewer packages cargo would choose other features and build every library anew.
-    let mut build = cargo(&["build", "--quiet", "--workspace", "--bin", "turnlock", "--bin", "lab-interposer"]);
-    for (kind, _) in Kind::ALL {
-        build.args(["--bin", &format!("turnlock-{}", kind.plugin())]);
-    }
-    show(&mut build)
+    let rotators: BTreeSet<String> = Kind::ALL.iter().map(|(kind, _)| format!("turnlock-{}", kind.plugin())).collect();
+    build_plain(["turnlock", "lab-interposer"].into_iter().chain(rotators.iter().map(String::as_str)))
 }
 
 /// Builds `turnlock` from a patched copy of this repository. The product itself has no switch

@@ -18,10 +18,9 @@ use lab::{
 use serde_json::Value;
 
 use crate::{
-    cargo,
+    programs::build_plain,
     say::{line, step},
     setup::{self, Need},
-    show,
 };
 
 /// A Keeper-style export; ports and authorities are filled in when the servers run.
@@ -109,14 +108,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let begun = Instant::now();
     setup::ensure(&[Need::Compiler, Need::Postgresql, Need::Mariadb])?;
     step("build turnlock and its rotators", || {
-        show(&mut cargo(&[
-            "build",
-            "--quiet",
-            "--package=turnlock",
-            "--package=turnlock-noop",
-            "--package=turnlock-postgresql",
-            "--package=turnlock-mysql",
-        ]))
+        build_plain(["turnlock", "turnlock-noop", "turnlock-postgresql", "turnlock-mysql"])
     })?;
     let lab = step("start PostgreSQL and MariaDB, with TLS", Lab::start)?;
     let shown = Instant::now();

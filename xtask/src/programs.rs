@@ -224,6 +224,16 @@ impl Package {
     }
 }
 
+/// Builds these programs as tests have them, and no more than they need.
+pub(crate) fn build_plain<'a>(programs: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    // Of the workspace: with fewer packages cargo would choose other features and build every library anew.
+    let mut build = cargo(&["build", "--quiet", "--workspace"]);
+    for program in programs {
+        build.args(["--bin", program]);
+    }
+    show(&mut build)
+}
+
 /// The size of a file in bytes.
 pub(crate) fn size(file: &Path) -> Result<u64> {
     let found = std::fs::metadata(file);

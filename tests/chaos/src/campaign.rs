@@ -1,6 +1,7 @@
 //! Many rounds on every kind of target, until so many faults came to pass.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     path::PathBuf,
     sync::{Mutex, PoisonError},
@@ -14,6 +15,8 @@ use crate::{figures::Figures, lane::Lane, plan::Case, round::play, shrink::shrin
 
 /// After so many rounds a server and its vault have seen enough.
 const ROUNDS_OF_A_LANE: u64 = 40;
+/// Among so many rounds there is every fault.
+const RARE: u64 = 1_000;
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -24,6 +27,8 @@ pub struct Campaign {
     pub seed: u64,
     /// On which targets, with their shares; all where there are none.
     pub targets: Vec<Kind>,
+    /// Play only rounds that have a fault of this name.
+    pub with: Option<String>,
     /// How many servers at once.
     pub jobs: usize,
     /// The `turnlock` to be judged; the one that was built beside this program without it.
@@ -82,6 +87,7 @@ impl Campaign {
     /// # Errors
     /// When a server or a client could not be used, which says nothing about Turnlock.
     pub fn play(&self, say: &(dyn Fn(&str) + Sync)) -> Result<Ended> {
+        self.can_be_played()?;
         let begun = Instant::now();
         let parts = Mutex::new(self.parts());
         let figures = Mutex::new(Figures::default());
@@ -93,18 +99,18 @@ impl Campaign {
                         loop {
                             // Not `while let`, which would hold the lock all the while.
                             let next = lock(&parts).pop();
-                            let Some(part) = next.filter(|_| lock(&broken).is_none()) else {
+                            let Some(mut part) = next.filter(|_| lock(&broken).is_none()) else {
                                 break;
                             };
-                            let (seen, found) = self.part(&part, say).inspect_err(|error| {
-                                say(&format!("{}: {error}", part.kind.name()));
+                            let kind = part.kind.name();
+                            let (seen, found) = self.part(&mut part, say).inspect_err(|error| {
+                                say(&format!("{kind}: {error}"));
                                 lock(&parts).clear();
                             })?;
                             let mut all = lock(&figures);
                             all.add(&seen);
                             say(&format!(
-                                "{}: {} faults in {} rounds; {} of {} in all",
-                                part.kind.name(),
+                                "{kind}: {} faults in {} rounds; {} of {} in all",
                                 seen.faults(None),
                                 seen.rounds,
                                 all.faults(None),
@@ -117,8 +123,7 @@ impl Campaign {
                             // A lane has an end; what is left of its share goes on with another.
                             let left = part.faults.saturating_sub(seen.faults(None));
                             if left > 0 {
-                                let round = part.round + seen.rounds;
-                                lock(&parts).insert(0, Part { faults: left, round, ..part });
+                                lock(&parts).insert(0, Part { faults: left, ..part });
                             }
                         }
                         Ok(())
@@ -136,6 +141,18 @@ impl Campaign {
         Ok(Ended { figures, broken })
     }
 
+    /// Refuses to wait for a fault that no round ever has.
+    fn can_be_played(&self) -> Result<()> {
+        let Some(with) = &self.with else { return Ok(()) };
+        let cases: Vec<Case> = (0..RARE).map(|round| Case::of(Kind::Postgresql, self.seed, round)).collect();
+        if cases.iter().any(|case| case.has(with)) {
+            return Ok(());
+        }
+        let names: BTreeSet<&str> = cases.iter().flat_map(Case::faults).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        Err(LabError::new(format!("no round has a fault \"{with}\"; there are {names}")))
+    }
+
     /// The shares of the targets.
     fn parts(&self) -> Vec<Part> {
         let wanted = |kind: &Kind| self.targets.is_empty() || self.targets.contains(kind);
@@ -149,19 +166,25 @@ impl Campaign {
         shares.into_iter().map(part).collect()
     }
 
-    fn part(&self, part: &Part, say: &(dyn Fn(&str) + Sync)) -> Result<(Figures, Option<(Broken, Case)>)> {
+    /// Plays a lane of it, and moves it on to its next round.
+    fn part(&self, part: &mut Part, say: &(dyn Fn(&str) + Sync)) -> Result<(Figures, Option<(Broken, Case)>)> {
         let mut figures = Figures::default();
         let mut lane = Lane::open(part.kind, self.turnlock.as_deref())?;
         let mut found = None;
+        let mut last = None;
         while figures.rounds < ROUNDS_OF_A_LANE && figures.faults(None) < part.faults && found.is_none() {
-            let case = Case::of(part.kind, self.seed, part.round + figures.rounds);
+            let case = Case::of(part.kind, self.seed, part.round);
+            part.round += 1;
+            if self.with.as_ref().is_some_and(|with| !case.has(with)) {
+                continue;
+            }
+            last = Some(case.clone());
             found = play(&mut lane, &case, &mut figures)
                 .map_err(|error| LabError::new(format!("{case}: {error}")))?
                 .map(|broken| (broken, case));
         }
-        if found.is_none() {
-            // Which round it was, nobody knows; the last one is as good as any.
-            let case = Case::of(part.kind, self.seed, part.round + figures.rounds.saturating_sub(1));
+        // Which round it was, nobody knows; the last one is as good as any.
+        if let (None, Some(case)) = (&found, last) {
             found = lane.sweep()?.map(|broken| (broken, case));
         }
         drop(lane);

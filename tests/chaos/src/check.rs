@@ -165,6 +165,9 @@ impl Lane {
         if !checked.succeeded() {
             return Ok(Some(Broken::Damaged(checked.stdout + &checked.stderr)));
         }
+        for (login, (secret, _)) in &currents {
+            self.target.tidy(login, secret)?;
+        }
         Ok(None)
     }
 
@@ -209,12 +212,13 @@ impl Lane {
     pub(crate) fn currents(&mut self) -> Result<Currents> {
         let export: Value = serde_json::from_str(&self.reveal(&["export"])?)
             .map_err(|error| LabError::new(format!("the export is no JSON: {error}")))?;
+        let (secret, _) = self.kind.secret();
         let records = export.pointer("/records").and_then(Value::as_array).cloned().unwrap_or_default();
         let currents: Currents = records
             .iter()
             .filter_map(|record| {
                 let note = text(record, "/custom_fields/chaos").map(str::to_owned);
-                Some((text(record, "/login")?.to_owned(), (text(record, "/password")?.to_owned(), note)))
+                Some((text(record, "/login")?.to_owned(), (text(record, secret)?.to_owned(), note)))
             })
             .collect();
         if currents.len() != self.accounts.len() {
@@ -247,11 +251,13 @@ impl Lane {
     /// Candidates, staged and abandoned, and what was current once: with what each is called.
     fn held(&mut self, login: &str) -> Result<Vec<(String, String)>> {
         let shown = self.reveal(&["show", login, "--stage", "--history", "--reveal", "-o", "json"])?;
+        let (_, secret) = self.kind.secret();
+        let (candidate, credential) = (format!("/candidate/{secret}"), format!("/credential/{secret}"));
         let mut held = Vec::new();
         for row in shown.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-            let staged = text(&row, "/candidate/password").map(|secret| ("a staged one".to_owned(), secret));
+            let staged = text(&row, &candidate).map(|secret| ("a staged one".to_owned(), secret));
             let name = || format!("past:{} ({})", number(&row).unwrap_or(0), text(&row, "/kind").unwrap_or("?"));
-            let past = text(&row, "/credential/password").map(|secret| (name(), secret));
+            let past = text(&row, &credential).map(|secret| (name(), secret));
             held.extend(staged.into_iter().chain(past).map(|(name, secret)| (name, secret.to_owned())));
         }
         self.secrets.extend(held.iter().map(|(_, secret)| secret.clone()));

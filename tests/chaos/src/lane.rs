@@ -28,6 +28,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What rounds are played on.
 pub(crate) struct Lane {
+    pub(crate) kind: Kind,
     // Before the target: a connection that still hangs must not hold up its end.
     pub(crate) accounts: Vec<Account>,
     pub(crate) target: Box<dyn Target>,
@@ -69,6 +70,7 @@ impl Lane {
             accounts.push(Account { login, proxy: Proxy::start(target.address())? });
         }
         let mut lane = Self {
+            kind,
             accounts,
             target,
             turnlock: home,
@@ -91,9 +93,7 @@ impl Lane {
             // Not of the campaign's seed: what a lane begins with decides nothing.
             let password = format!("Begin-{}-{:012x}", account.login, Rng::new().u64(..) >> 16);
             self.target.create(&account.login, &password)?;
-            let (url, custom) = self.target.record(account.proxy.port())?;
-            let custom: serde_json::Map<_, _> =
-                custom.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+            let (url, custom) = self.target.record(&account.login, account.proxy.port())?;
             records.push(json!({"title": account.login, "uid": format!("{:A<22}", account.login),
                 "login": account.login, "password": password, "login_url": url, "custom_fields": custom}));
             self.secrets.insert(password);

@@ -23,4 +23,4 @@ mod target;
 pub use campaign::{Broken, Campaign, Ended, replay};
 pub use figures::Figures;
 pub use plan::Case;
-pub use target::{Kind, Target};
+pub use target::{Fields, Kind, Target};

@@ -69,6 +69,16 @@ impl Case {
         Self { kind, seed, only: None }
     }
 
+    /// What the figures call its faults.
+    pub(crate) fn faults(&self) -> Vec<&'static str> {
+        self.steps().iter().filter_map(|(_, step)| step.fault()).collect()
+    }
+
+    /// Whether it has a fault of this name.
+    pub(crate) fn has(&self, fault: &str) -> bool {
+        self.faults().contains(&fault)
+    }
+
     /// Everything it does, for people.
     pub fn story(&self) -> Vec<String> {
         self.steps().into_iter().map(|(number, step)| format!("{number}: {step:?}")).collect()
@@ -243,15 +253,15 @@ fn draw(kind: Kind, rng: &mut Rng) -> Vec<Step> {
     }
     if chance(rng, 10) {
         let what = match rng.u32(0..10) {
-            0..6 => Outage::Pause(rng.u64(100..1_500)),
-            6..8 => Outage::Restart,
-            _ => Outage::Crash,
+            6..8 if kind.comes_back() => Outage::Restart,
+            8.. if kind.comes_back() => Outage::Crash,
+            _ => Outage::Pause(rng.u64(100..1_500)),
         };
         steps.push(Step::Server { at: rng.u64(50..1_000), what });
     }
     for account in 0..ACCOUNTS {
         if chance(rng, 6) {
-            let what = if chance(rng, 75) { Edit::Note } else { Edit::WrongPassword };
+            let what = if chance(rng, 75) || kind == Kind::Aws { Edit::Note } else { Edit::WrongPassword };
             steps.push(Step::Edit { at: rng.u64(0..1_500), account, what });
         }
     }

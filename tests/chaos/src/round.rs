@@ -22,6 +22,9 @@ use crate::{
 /// Seconds that one operation of a rotator may take; no lease lives much longer.
 const TIMEOUT: &str = "3";
 
+/// No process that was stopped stays so for longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(12);
+
 /// Something that happens at a time of the round, in milliseconds.
 enum Event {
     Begin(usize, bool),
@@ -295,7 +298,7 @@ impl Round<'_> {
         match victim {
             Struck::Run(number) => {
                 let run = self.runs.iter_mut().find(|run| run.number == number)?;
-                (!run.has_ended()).then(|| run.child.id())
+                run.id()
             }
             Struck::Rotator(number) => {
                 // Behind every stand-in is the rotator itself.
@@ -330,8 +333,13 @@ impl Round<'_> {
 
     /// Waits for every run, edit and lock, and reads what they said.
     fn come_to_an_end(&mut self) -> Result<Option<Broken>> {
+        let begun = Instant::now();
         let ended = wait_until("every run to end", PATIENCE, || {
             let edits = self.edits.iter_mut().all(|(edit, ..)| edit.has_ended());
+            if begun.elapsed() > LONGEST_PAUSE {
+                // Whoever was to let one go on may have been ended himself by then.
+                self.runs.iter_mut().filter_map(Run::id).for_each(|id| process::signal(id, "CONT"));
+            }
             (self.all_ended() && edits).then_some(())
         });
         for locker in &mut self.lockers {
@@ -427,6 +435,11 @@ impl Round<'_> {
 }
 
 impl Run {
+    /// Its process, if it lives.
+    fn id(&mut self) -> Option<u32> {
+        (!self.has_ended()).then(|| self.child.id())
+    }
+
     fn has_ended(&mut self) -> bool {
         self.ended = self.ended || !matches!(self.child.try_wait(), Ok(None));
         self.ended

@@ -1,9 +1,14 @@
 //! The servers, and what a campaign asks of each.
 
-use std::{net::SocketAddr, thread};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 use lab::{
-    DomainController, DomainOptions, LabError, MysqlOptions, MysqlServer, Openldap, OpenldapOptions, Postgresql,
+    Aws, DomainController, DomainOptions, LabError, MysqlOptions, MysqlServer, Openldap, OpenldapOptions, Postgresql,
     PostgresqlOptions, Result, UnixHost, UnixHostOptions,
 };
 
@@ -22,17 +27,20 @@ pub enum Kind {
     Samba,
     /// OpenSSH and PAM.
     Ssh,
+    /// AWS's IAM, which makes the secrets itself; moto stands for it.
+    Aws,
 }
 
 impl Kind {
     /// All of them, with their share of a campaign's faults in percent.
-    pub const ALL: [(Self, u32); 6] = [
-        (Self::Postgresql, 40),
+    pub const ALL: [(Self, u32); 7] = [
+        (Self::Postgresql, 38),
         (Self::Openldap, 20),
-        (Self::Mariadb, 14),
-        (Self::Mysql, 12),
-        (Self::Samba, 8),
+        (Self::Mariadb, 13),
+        (Self::Mysql, 11),
+        (Self::Samba, 7),
         (Self::Ssh, 6),
+        (Self::Aws, 5),
     ];
 
     /// Its name on the command line.
@@ -44,6 +52,7 @@ impl Kind {
             Self::Openldap => "openldap",
             Self::Samba => "samba",
             Self::Ssh => "ssh",
+            Self::Aws => "aws",
         }
     }
 
@@ -59,7 +68,21 @@ impl Kind {
             Self::Mysql | Self::Mariadb => "mysql",
             Self::Openldap | Self::Samba => "adpasswd",
             Self::Ssh => "ssh",
+            Self::Aws => "awskey",
         }
+    }
+
+    /// Where its secret stands in a record that is exported, and what a credential calls it.
+    pub(crate) fn secret(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Aws => ("/custom_fields/cmdr:aws_key_secret", "secret_access_key"),
+            _ => ("/password", "password"),
+        }
+    }
+
+    /// Whether the server is as it was when it comes back; moto is not.
+    pub(crate) fn comes_back(self) -> bool {
+        self != Self::Aws
     }
 
     /// About how many bytes one conversation has, to the server and to the client.
@@ -69,6 +92,7 @@ impl Kind {
             Self::Mysql | Self::Mariadb => (1_600, 3_400),
             Self::Openldap | Self::Samba => (1_400, 3_200),
             Self::Ssh => (4_500, 4_500),
+            Self::Aws => (3_500, 4_500),
         }
     }
 
@@ -95,6 +119,7 @@ impl Kind {
                 Box::new(DomainController::start(DomainOptions { policy, ..DomainOptions::default() })?)
             }
             Self::Ssh => Box::new(UnixHost::start(UnixHostOptions::default())?),
+            Self::Aws => Box::new(Moto(Mutex::new(Aws::start(&["127.0.0.1"])?))),
         })
     }
 }
@@ -103,14 +128,17 @@ impl Kind {
 const LOCKED_FOR: &str = "-50000000";
 const WINDOW: u32 = 5;
 
+/// A record's URL, and its custom fields by their names.
+pub type Fields = (String, BTreeMap<&'static str, String>);
+
 /// One server, asked through its vendor's client.
 pub trait Target: Send + Sync {
     /// Where it listens.
     fn address(&self) -> SocketAddr;
     /// Makes an account that can do nothing but log in.
     fn create(&self, login: &str, password: &str) -> Result<()>;
-    /// The URL and the custom fields of a record of it, reached through this port.
-    fn record(&self, port: u16) -> Result<(String, Vec<(&'static str, String)>)>;
+    /// The URL and the custom fields of a record of one of its accounts, reached through this port.
+    fn record(&self, login: &str, port: u16) -> Result<Fields>;
     /// Whether it lets this account in.
     fn accepts(&self, login: &str, password: &str) -> Result<bool>;
     /// Many such questions at once.
@@ -131,6 +159,11 @@ pub trait Target: Send + Sync {
     /// The accounts that it has locked.
     fn locked(&self) -> Result<Vec<String>> {
         Ok(Vec::new())
+    }
+    /// Once everything is settled: takes what abandoned rotations have left of an account, as its
+    /// administrator would, where it would stand in the way of the next one.
+    fn tidy(&self, _login: &str, _secret: &str) -> Result<()> {
+        Ok(())
     }
     /// Forgets what wrong passwords were told of an account.
     fn unlock(&self, _login: &str) -> Result<()> {
@@ -179,9 +212,9 @@ impl Target for Postgresql {
     fn create(&self, login: &str, password: &str) -> Result<()> {
         self.create_role(login, password)
     }
-    fn record(&self, port: u16) -> Result<(String, Vec<(&'static str, String)>)> {
+    fn record(&self, _login: &str, port: u16) -> Result<Fields> {
         let ca = self.ca_path().display().to_string();
-        Ok((format!("postgres://127.0.0.1:{port}/postgres"), vec![("turnlock:ca", ca)]))
+        Ok((format!("postgres://127.0.0.1:{port}/postgres"), [("turnlock:ca", ca)].into()))
     }
     fn accepts(&self, login: &str, password: &str) -> Result<bool> {
         Self::accepts(self, login, password)
@@ -200,9 +233,9 @@ impl Target for MysqlServer {
     fn create(&self, login: &str, password: &str) -> Result<()> {
         self.create_account(login, "%", password, lab::AccountOptions::default())
     }
-    fn record(&self, port: u16) -> Result<(String, Vec<(&'static str, String)>)> {
+    fn record(&self, _login: &str, port: u16) -> Result<Fields> {
         let ca = self.ca_path().display().to_string();
-        Ok((format!("mysql://127.0.0.1:{port}"), vec![("turnlock:ca", ca)]))
+        Ok((format!("mysql://127.0.0.1:{port}"), [("turnlock:ca", ca)].into()))
     }
     fn accepts(&self, login: &str, password: &str) -> Result<bool> {
         Self::accepts(self, login, password)
@@ -218,10 +251,10 @@ impl Target for Openldap {
     fn create(&self, login: &str, password: &str) -> Result<()> {
         Self::create(self, login, password)
     }
-    fn record(&self, port: u16) -> Result<(String, Vec<(&'static str, String)>)> {
+    fn record(&self, _login: &str, port: u16) -> Result<Fields> {
         let ca = self.ca_path().display().to_string();
         let never = "0".to_owned();
-        Ok((format!("ldaps://127.0.0.1:{port}"), vec![("turnlock:ca", ca), ("turnlock:lockout_window", never)]))
+        Ok((format!("ldaps://127.0.0.1:{port}"), [("turnlock:ca", ca), ("turnlock:lockout_window", never)].into()))
     }
     fn accepts(&self, login: &str, password: &str) -> Result<bool> {
         Self::accepts(self, &self.dn(login), password)
@@ -237,10 +270,10 @@ impl Target for DomainController {
     fn create(&self, login: &str, password: &str) -> Result<()> {
         Self::create(self, login, password)
     }
-    fn record(&self, port: u16) -> Result<(String, Vec<(&'static str, String)>)> {
+    fn record(&self, _login: &str, port: u16) -> Result<Fields> {
         let ca = self.ca_path().display().to_string();
         let window = WINDOW.to_string();
-        Ok((format!("ldaps://127.0.0.1:{port}"), vec![("turnlock:ca", ca), ("turnlock:lockout_window", window)]))
+        Ok((format!("ldaps://127.0.0.1:{port}"), [("turnlock:ca", ca), ("turnlock:lockout_window", window)].into()))
     }
     fn accepts(&self, login: &str, password: &str) -> Result<bool> {
         Self::accepts(self, login, password)
@@ -262,8 +295,8 @@ impl Target for UnixHost {
     fn create(&self, login: &str, password: &str) -> Result<()> {
         self.create_user(login, password)
     }
-    fn record(&self, port: u16) -> Result<(String, Vec<(&'static str, String)>)> {
-        Ok((format!("ssh://127.0.0.1:{port}"), vec![("turnlock:known_host", self.fingerprint()?)]))
+    fn record(&self, _login: &str, port: u16) -> Result<Fields> {
+        Ok((format!("ssh://127.0.0.1:{port}"), [("turnlock:known_host", self.fingerprint()?)].into()))
     }
     fn accepts(&self, login: &str, password: &str) -> Result<bool> {
         Self::accepts(self, login, password)
@@ -272,5 +305,64 @@ impl Target for UnixHost {
     fn crash(&mut self) -> Result<()> {
         // To stop it is to kill it with everything in it.
         Self::restart(self)
+    }
+}
+
+/// moto, which only one at a time can ask.
+struct Moto(Mutex<Aws>);
+
+impl Moto {
+    fn aws(&self) -> MutexGuard<'_, Aws> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Target for Moto {
+    fn address(&self) -> SocketAddr {
+        self.aws().address()
+    }
+    fn create(&self, login: &str, secret: &str) -> Result<()> {
+        let aws = self.aws();
+        aws.create_user(login, None)?;
+        aws.allow(login, &["iam:*AccessKey*"])?;
+        aws.create_key(login, Some(secret)).map(drop)
+    }
+    fn record(&self, login: &str, port: u16) -> Result<Fields> {
+        let aws = self.aws();
+        let keys = aws.keys(login)?;
+        let key = keys.first().ok_or_else(|| LabError::new(format!("{login} has no access key")))?;
+        let fields = [
+            ("cmdr:plugin", "awskey".to_owned()),
+            ("cmdr:aws_key_id", key.id.clone()),
+            ("cmdr:aws_key_secret", key.secret.clone()),
+            ("turnlock:endpoint", format!("https://127.0.0.1:{port}")),
+            ("turnlock:ca", aws.ca_path().display().to_string()),
+        ];
+        Ok((String::new(), fields.into()))
+    }
+    fn accepts(&self, login: &str, secret: &str) -> Result<bool> {
+        self.aws().accepts_secret(login, secret)
+    }
+    fn tidy(&self, login: &str, secret: &str) -> Result<()> {
+        let aws = self.aws();
+        match aws.keys(login)?.iter().find(|key| key.secret == secret) {
+            Some(key) => aws.only_key(login, &key.id),
+            None => Ok(()),
+        }
+    }
+    fn pause(&self) {
+        self.aws().pause();
+    }
+    fn resume(&self) {
+        self.aws().resume();
+    }
+    fn restart(&mut self) -> Result<()> {
+        self.aws().restart()
+    }
+    fn crash(&mut self) -> Result<()> {
+        self.aws().restart()
+    }
+    fn log(&self) -> String {
+        self.aws().log()
     }
 }

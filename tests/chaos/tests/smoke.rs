@@ -11,7 +11,7 @@ const FAULTS: u64 = 300;
 #[test]
 fn three_hundred_faults_lose_nothing() {
     let targets = vec![Kind::Postgresql, Kind::Mariadb, Kind::Openldap];
-    let campaign = Campaign { faults: FAULTS, seed: 1, targets, jobs: 3, turnlock: None };
+    let campaign = Campaign { faults: FAULTS, seed: 1, targets, with: None, jobs: 3, turnlock: None };
     let ended = campaign.play(&|text| eprintln!("{text}")).unwrap();
     for line in ended.figures.lines() {
         eprintln!("{line}");

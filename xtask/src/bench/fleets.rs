@@ -2,7 +2,6 @@
 //! Commander's plugins and beside OpenBao, on the same server.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -40,13 +39,14 @@ impl Fleet {
         for login in &logins {
             target.create(login, BEGIN)?;
         }
-        let (url, custom) = target.record(port)?;
-        let custom: BTreeMap<_, _> = custom.into_iter().collect();
+        let mut records = Vec::new();
+        for login in &logins {
+            let (url, custom) = target.record(login, port)?;
+            records.push(json!({"title": login, "uid": uid(login), "login": login, "password": BEGIN,
+                "login_url": url, "custom_fields": custom}));
+        }
         let home = programs.home()?;
-        home.import(logins.iter().map(|login| {
-            json!({"title": login, "uid": uid(login), "login": login, "password": BEGIN, "login_url": url,
-                "custom_fields": custom})
-        }))?;
+        home.import(records.into_iter())?;
         Ok(Self { home, logins })
     }
 
