@@ -17,7 +17,11 @@ use std::{
     time::Duration,
 };
 
-use lab::{Direction, Fault, Postgresql, PostgresqlOptions, Proxy, process, wait_until};
+use lab::{
+    Direction, Fault, Postgresql, PostgresqlOptions, Proxy, process,
+    shim::{Faulty, FaultyShim},
+    wait_until,
+};
 use serde_json::{Value, json};
 use world::{Running, World, lines};
 
@@ -251,6 +255,66 @@ fn one_daemon_rotates_what_is_due_another_one_stands_by_and_both_speak_to_system
     second.daemon.signal("TERM");
     assert_eq!(second.daemon.end().status, 0);
     world.nothing_is_open();
+}
+
+#[test]
+fn a_daemon_proves_what_it_is_told_to_and_repairs_what_an_admin_can() {
+    let (server, world) = (server(2), World::new());
+    server.sql(&format!("CREATE ROLE boss SUPERUSER LOGIN PASSWORD '{OLD}';")).unwrap();
+    let mut drifted = record(&server, "app0", server.port(), &[("turnlock:admin", "boss")]);
+    drifted["password"] = json!("Forgotten-1");
+    import(
+        &world,
+        &[drifted, record(&server, "app1", server.port(), &[]), record(&server, "boss", server.port(), &[])],
+    );
+    let directory = world.turnlock.config_directory().join("turnlock");
+    std::fs::create_dir_all(&directory).unwrap();
+    let toml = "[daemon]\nverify = \"every 30d\"\nreconcile = true\n";
+    process::write_file(&directory.join("turnlock.toml"), toml).unwrap();
+
+    let service = Service::start(&world, "prover");
+    wait_until("app0 to be repaired", PATIENCE, || {
+        let now = world.password("app0");
+        (now != "Forgotten-1" && server.accepts("app0", &now).unwrap()).then_some(())
+    })
+    .unwrap();
+    let proven = || world.ok(&["audit", "export"]).stdout.matches("\"proven\"").count();
+    wait_until("the others to be proven", PATIENCE, || (proven() >= 2).then_some(())).unwrap();
+    service.daemon.signal("TERM");
+    assert_eq!(service.daemon.end().status, 0);
+    assert!(["app1", "boss"].iter().all(|login| world.password(login) == OLD), "what works was changed");
+    world.nothing_is_open();
+}
+
+#[test]
+fn a_daemon_goes_on_when_the_clock_is_set() {
+    let (server, world) = (server(2), World::new());
+    let records: Vec<Value> = (0..2)
+        .map(|number| record(&server, &format!("app{number}"), server.port(), &[("turnlock:schedule", "every 30d")]))
+        .collect();
+    import(&world, &records);
+    world.ok(&["rotate", "--match", "app", "--force"]);
+    let before = [world.password("app0"), world.password("app1")];
+    assert!(world.run(&["due", "-o", "json"]).stdout.is_empty(), "nothing is due for thirty days");
+
+    let note = world.turnlock.home().join("clock");
+    let jump = Faulty::Clock { at: 40, by: 31 * 86_400 };
+    let mut command = world.command(&["daemon"]);
+    command.envs(FaultyShim::build().unwrap().environment(world.turnlock.home(), &note, &[jump]));
+    let daemon = Running::start(&mut command, "");
+    wait_until("both to be rotated again", PATIENCE, || {
+        let changed = (0..2).all(|number| {
+            let (login, now) = (format!("app{number}"), world.password(&format!("app{number}")));
+            now != before[number] && server.accepts(&login, &now).unwrap()
+        });
+        changed.then_some(())
+    })
+    .unwrap();
+    assert_eq!(std::fs::read_to_string(&note).unwrap().trim(), "clock");
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().status, 0);
+    world.nothing_is_open();
+    world.ok(&["audit", "verify"]);
 }
 
 /// How often the daemon is killed; more by hand.
