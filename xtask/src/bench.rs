@@ -65,13 +65,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     step("install what is compared with", rivals::install)?;
     let programs = step("build the programs", || Programs::build(how))?;
     let mut figures = Vec::new();
-    for (name, what, measure) in PARTS {
-        if chosen.is_empty() || chosen.contains(&name) {
-            figures.extend(step(what, || measure(&programs))?);
-        }
-    }
+    let parts = PARTS.iter().filter(|(name, ..)| chosen.is_empty() || chosen.contains(name));
+    let ended = parts.into_iter().try_for_each(|(_, what, measure)| {
+        figures.extend(step(what, || measure(&programs))?);
+        Ok(())
+    });
     tell(&figures, as_json);
-    Ok(())
+    ended
 }
 
 /// How large the programs are, in megabytes of a million bytes.
