@@ -233,6 +233,26 @@ fn every_way_to_write_a_login_leads_to_its_account() {
     }
 }
 
+/// A directory that never locks may be asked for every past password, also by a person's decision.
+#[test]
+fn a_past_password_is_looked_for_as_the_record_allows() {
+    let server = Openldap::start(OpenldapOptions::default()).unwrap();
+    let world = World::new();
+    server.create("app", OLD).unwrap();
+    world.add("App", &server.fields("app"), OLD);
+    for number in 1..=3 {
+        world.ok_with(&["edit", "App", "--password", "-"], &format!("Mistaken-{number}\n"));
+    }
+    world.ok(&["restore", "App"]);
+    assert_eq!(world.password("App"), OLD);
+    for number in 4..=6 {
+        world.ok_with(&["edit", "App", "--password", "-"], &format!("Mistaken-{number}\n"));
+    }
+    world.ok(&["verify", "App", "--try-history"]);
+    assert_eq!(world.password("App"), OLD);
+    world.nothing_is_open();
+}
+
 #[test]
 fn a_login_selects_itself_or_nobody() {
     let domain = Domain::<1800>::of(&[]);

@@ -13,7 +13,7 @@ use crate::lease;
 use crate::plan::Plan;
 use crate::record::Uid;
 use crate::resolve::Options;
-use crate::rotate::{Rotated, Wanted, rotate_and_note, traits};
+use crate::rotate::{Rotated, Wanted, rotate_and_note};
 use crate::settle::{self, Heard};
 use crate::vault::{Lease, Note};
 
@@ -99,8 +99,7 @@ async fn holding(
     plan: &mut Plan,
     try_history: bool,
 ) -> Result<Proven, Failure> {
-    let mut rotator = engine.rotators.begin(&plan.plugin).await?;
-    plan.traits = traits(&mut rotator, plan).await?;
+    let mut rotator = engine.rotator_for(plan).await?;
     let mut found = None;
     let mut heard = settle::ask(engine, plan, &plan.current, &mut rotator).await;
     if heard == Heard::Refused {

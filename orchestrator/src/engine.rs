@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use turnlock_protocol::Fault;
+
 use crate::catalogue::Catalogue;
+use crate::child::Conversation;
 use crate::failure::Failure;
 use crate::hooks::Hooks;
 use crate::plan::Plan;
@@ -112,6 +115,14 @@ impl Engine {
     /// The accounts a record resolves to by itself and by each of its endpoints.
     pub fn identities(&self, record: &Record) -> Vec<crate::plan::Identity> {
         resolve::identities(record, &self.catalogue)
+    }
+
+    /// A rotator for this plan. From then on its traits are those of its very
+    /// account, and no longer the widest of any account of that plugin.
+    pub async fn rotator_for(&self, plan: &mut Plan) -> Result<Conversation, Fault> {
+        let mut rotator = self.rotators.begin(&plan.plugin).await?;
+        plan.traits = crate::rotate::traits(&mut rotator, plan).await?;
+        Ok(rotator)
     }
 
     /// Tells what is being done.

@@ -99,7 +99,7 @@ async fn holding(
     seen: &Plan,
 ) -> Result<Rotated, Failure> {
     settle::everything_open(engine, lease, uid, Finish::WhenDue).await?;
-    let (stored, plan) = engine.plan_of(uid, &wanted.options)?;
+    let (stored, mut plan) = engine.plan_of(uid, &wanted.options)?;
     if plan.identity != seen.identity || plan.admin_uid != seen.admin_uid {
         return Err(
             Failure::new(format!("\"{}\" was edited meanwhile", stored.record.title)).hint("repeat the command")
@@ -107,9 +107,8 @@ async fn holding(
     }
     let title = stored.record.title.clone();
     engine.progress(&title, "starting the rotator");
-    let mut rotator = engine.rotators.begin(&plan.plugin).await?;
-
-    let traits = traits(&mut rotator, &plan).await?;
+    let mut rotator = engine.rotator_for(&mut plan).await?;
+    let traits = plan.traits.clone();
 
     let (mut stored, mut plan) = (stored, plan);
     for last in (0..ATTEMPTS).map(|attempt| attempt + 1 == ATTEMPTS) {

@@ -11,7 +11,7 @@ use crate::child::ReadOnly;
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, exit};
 use crate::resolve::Options;
-use crate::rotate::{duplicate, traits};
+use crate::rotate::duplicate;
 use crate::vault::Summary;
 
 #[derive(Debug, Args)]
@@ -61,10 +61,9 @@ async fn one(engine: &Engine, record: &Summary, name: Option<&str>) -> Result<(V
     if others.len() > 1 {
         plan.remarks.push(format!("{} records hold this account: rotate them with --with-duplicates", others.len()));
     }
-    let mut rotator = engine.rotators.begin(&plan.plugin).await?;
+    let mut rotator = engine.rotator_for(&mut plan).await?;
     let params =
         CheckParams { account: plan.account.clone(), current: plan.current.duplicate(), admin: duplicate(&plan.admin) };
-    plan.traits = traits(&mut rotator, &plan).await?;
     let log_in = budget::work(engine, &plan)?;
     let findings = rotator.call(Operation::Check, &params, plan.deadline_ms, &mut ReadOnly).await;
     match &findings {

@@ -75,7 +75,7 @@ pub(super) async fn run(context: &Context, resolve: Resolve) -> Result<u8, Failu
 
 pub(super) async fn restore(context: &Context, restore: Restore) -> Result<u8, Failure> {
     let engine = context.engine(false).await?;
-    let case = Case::open(&engine, &restore.name).await?;
+    let mut case = Case::open(&engine, &restore.name).await?;
     let outcome = case.restore(&engine, &restore).await;
     case.tell(context, &engine).await;
     case.close(&engine);
@@ -182,13 +182,13 @@ impl Case {
         let _ = durable(|| engine.vault.release(&self.lease));
     }
 
-    async fn decide(&self, engine: &Engine, resolve: &Resolve) -> Result<(), Failure> {
+    async fn decide(&mut self, engine: &Engine, resolve: &Resolve) -> Result<(), Failure> {
         let chosen = self.chosen(engine, resolve)?;
         self.prove(engine, &chosen, resolve.unverified).await?;
         self.adopt(engine, &chosen, &format!("a person chose: {}", resolve.which))
     }
 
-    async fn restore(&self, engine: &Engine, restore: &Restore) -> Result<u64, Failure> {
+    async fn restore(&mut self, engine: &Engine, restore: &Restore) -> Result<u64, Failure> {
         let mut history = durable(|| engine.vault.history(&self.uid))?;
         if let Some(number) = restore.number {
             history.retain(|past| past.number == number);
@@ -247,12 +247,16 @@ impl Case {
         }
     }
 
-    async fn prove(&self, engine: &Engine, credential: &Credential, unverified: bool) -> Result<(), Failure> {
+    async fn prove(&mut self, engine: &Engine, credential: &Credential, unverified: bool) -> Result<(), Failure> {
         if unverified {
             return Ok(());
         }
-        let mut rotator = engine.rotators.begin(&self.plan().plugin).await?;
-        let heard = settle::ask(engine, self.plan(), credential, &mut rotator).await;
+        let plan = match self.stored.stage.last_mut() {
+            Some(attempt) => &mut attempt.plan,
+            None => &mut self.resolved,
+        };
+        let mut rotator = engine.rotator_for(plan).await?;
+        let heard = settle::ask(engine, plan, credential, &mut rotator).await;
         rotator.end().await;
         match heard {
             Heard::Accepted => Ok(()),

@@ -285,7 +285,7 @@ async fn adopt_copy(context: &Context, adopt: &Adopt) -> Result<u8, Failure> {
     for record in &records {
         let heard = match engine.plan_of(&record.uid, &Options::default()) {
             Err(failure) => failure.message,
-            Ok((_, plan)) => match engine.rotators.begin(&plan.plugin).await {
+            Ok((_, mut plan)) => match engine.rotator_for(&mut plan).await {
                 Err(fault) => fault.message,
                 Ok(mut rotator) => {
                     let heard = settle::ask(&engine, &plan, &plan.current, &mut rotator).await;
