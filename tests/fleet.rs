@@ -298,7 +298,7 @@ fn a_daemon_goes_on_when_the_clock_is_set() {
     assert!(world.run(&["due", "-o", "json"]).stdout.is_empty(), "nothing is due for thirty days");
 
     let note = world.turnlock.home().join("clock");
-    let jump = Faulty::Clock { at: 40, by: 31 * 86_400 };
+    let jump = Faulty::Clock { at: 20, by: 31 * 86_400 };
     let mut command = world.command(&["daemon"]);
     command.envs(FaultyShim::build().unwrap().environment(world.turnlock.home(), &note, &[jump]));
     let daemon = Running::start(&mut command, "");
@@ -310,7 +310,7 @@ fn a_daemon_goes_on_when_the_clock_is_set() {
         changed.then_some(())
     })
     .unwrap();
-    assert_eq!(std::fs::read_to_string(&note).unwrap().trim(), "clock");
+    assert!(std::fs::read_to_string(&note).unwrap().trim().ends_with("clock"), "the clock was never set");
     daemon.signal("TERM");
     assert_eq!(daemon.end().status, 0);
     world.nothing_is_open();

@@ -13,6 +13,9 @@ use crate::{
     lane::{Lane, PATIENCE},
 };
 
+/// After this long an account that locks has forgotten every wrong password.
+const BUDGET: Duration = Duration::from_secs(20);
+
 /// The vault's current credential and its note, by login.
 pub(crate) type Currents = BTreeMap<String, (String, Option<String>)>;
 
@@ -134,12 +137,12 @@ impl Lane {
                 let alive = self.newest_alive(login, &held, seen)?;
                 // A target may make a change long after everybody gave it up. Then its candidate is among the
                 // abandoned ones, and a command that asks for these finds it.
-                let is_late = alive.is_some_and(|alive| alive.contains("(abandoned)"));
+                let is_late = alive.as_ref().is_some_and(|alive| alive.contains("(abandoned)"));
                 if is_late || excused.wrong.contains(login) {
                     self.run(&["verify", login, "--try-history"], "")?;
                 }
                 if excused.wrong.contains(login) {
-                    self.run(&["restore", login], "")?;
+                    self.restore(login, alive.as_deref())?;
                 } else if is_late {
                     seen.late += 1;
                 }
@@ -169,6 +172,18 @@ impl Lane {
             self.target.tidy(login, secret)?;
         }
         Ok(None)
+    }
+
+    /// A person takes back a wrong password: to the one that is known to work, as soon as another log-in may fail.
+    fn restore(&mut self, login: &str, alive: Option<&str>) -> Result<()> {
+        let number = alive.and_then(|name| name.strip_prefix("past:")?.split(' ').next());
+        let mut arguments = vec!["restore", login];
+        arguments.extend(number.into_iter().flat_map(|number| ["--number", number]));
+        let begun = Instant::now();
+        while !self.run(&arguments, "")?.succeeded() && alive.is_some() && begun.elapsed() < BUDGET {
+            drop(wait_until::<()>("a moment", Duration::from_millis(500), || None));
+        }
+        Ok(())
     }
 
     /// A person decides a parked record whose password a person made wrong.
