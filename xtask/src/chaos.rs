@@ -151,9 +151,14 @@ fn build_broken(name: &str) -> Result<PathBuf> {
     let mut patch = process::command("git");
     patch.args(["apply", &format!("--directory=target/broken/{name}"), &format!("tests/chaos/broken/{name}.patch")]);
     show(patch.current_dir(root()))?;
-    // Built for one short campaign: what is saved by building it slower is more than what it loses there.
-    let plain = "profile.dev.package.turnlock.opt-level=0";
-    let mut build = cargo(&["build", "--quiet", "--workspace", "--bin", "turnlock", "--config", plain]);
+    let mut build = cargo(&["build", "--quiet", "--workspace", "--bin", "turnlock"]);
+    // The copy's packages have the names and versions of the real ones, and cargo tells builds in one directory
+    // apart by these and their profile alone: a number of its own keeps each from being taken for another.
+    // And it is built for one short campaign: to optimise it would take longer than it saves.
+    let number = BROKEN.iter().position(|broken| *broken == name).unwrap_or(BROKEN.len()) + 1;
+    for setting in ["opt-level=0".to_owned(), format!("codegen-units={}", 256 + number)] {
+        build.arg("--config").arg(format!("profile.dev.package.turnlock.{setting}"));
+    }
     build.current_dir(&place).env("CARGO_TARGET_DIR", &out).env("CARGO_BUILD_BUILD_DIR", root().join("target"));
     show(&mut build)?;
     Ok(out.join("debug/turnlock"))
