@@ -4,16 +4,17 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-
-use turnlock_protocol::Fault;
+use turnlock_protocol::operation::{PlanParams, PlanResult};
+use turnlock_protocol::{Fault, Operation};
 
 use crate::catalogue::Catalogue;
-use crate::child::Conversation;
+use crate::child::{Conversation, ReadOnly};
 use crate::failure::Failure;
 use crate::hooks::Hooks;
 use crate::plan::Plan;
 use crate::record::{Record, Uid};
 use crate::resolve::{self, Options};
+use crate::rotate::duplicate;
 use crate::rotators::Rotators;
 use crate::stage::Process;
 use crate::vault::{Owner, Stored, Summary, Vault, VaultError};
@@ -121,7 +122,9 @@ impl Engine {
     /// account, and no longer the widest of any account of that plugin.
     pub async fn rotator_for(&self, plan: &mut Plan) -> Result<Conversation, Fault> {
         let mut rotator = self.rotators.begin(&plan.plugin).await?;
-        plan.traits = crate::rotate::traits(&mut rotator, plan).await?;
+        let params = PlanParams { account: plan.account.clone(), admin: duplicate(&plan.admin) };
+        let told: PlanResult = rotator.call(Operation::Plan, &params, plan.deadline_ms, &mut ReadOnly).await?;
+        plan.traits = told.traits;
         Ok(rotator)
     }
 

@@ -3,9 +3,7 @@
 //! lease → resolve → prepare → STAGE → apply ⟨permit⟩ → verify → COMMIT → hooks → finish → release
 
 use jiff::{SignedDuration, Timestamp};
-use turnlock_protocol::operation::{
-    Admin, ApplyParams, ApplyResult, FinishParams, Finished, PlanParams, PlanResult, PrepareParams, Prepared,
-};
+use turnlock_protocol::operation::{Admin, ApplyParams, ApplyResult, FinishParams, Finished, PrepareParams, Prepared};
 use turnlock_protocol::{Applied, Credential, Fault, Kind, Operation, Origin, Secret};
 
 use crate::budget;
@@ -99,7 +97,7 @@ async fn holding(
     seen: &Plan,
 ) -> Result<Rotated, Failure> {
     settle::everything_open(engine, lease, uid, Finish::WhenDue).await?;
-    let (stored, mut plan) = engine.plan_of(uid, &wanted.options)?;
+    let (mut stored, mut plan) = engine.plan_of(uid, &wanted.options)?;
     if plan.identity != seen.identity || plan.admin_uid != seen.admin_uid {
         return Err(
             Failure::new(format!("\"{}\" was edited meanwhile", stored.record.title)).hint("repeat the command")
@@ -110,7 +108,6 @@ async fn holding(
     let mut rotator = engine.rotator_for(&mut plan).await?;
     let traits = plan.traits.clone();
 
-    let (mut stored, mut plan) = (stored, plan);
     for last in (0..ATTEMPTS).map(|attempt| attempt + 1 == ATTEMPTS) {
         plan.traits = traits.clone();
         let attempt = prepare(engine, &mut rotator, plan, &stored, &wanted.options, duplicates).await?;
@@ -490,14 +487,6 @@ impl Threshold for HoldingTheLease<'_> {
         false
     }
     fn progress(&mut self, _step: &str) {}
-}
-
-/// What the rotator says it is, for this very account.
-pub(crate) async fn traits(rotator: &mut Conversation, plan: &Plan) -> Result<turnlock_protocol::Traits, Fault> {
-    let params = PlanParams { account: plan.account.clone(), admin: duplicate(&plan.admin) };
-    let result: PlanResult =
-        rotator.call(Operation::Plan, &params, plan.deadline_ms, &mut crate::child::ReadOnly).await?;
-    Ok(result.traits)
 }
 
 /// Other records of the same account. Rotating one of them alone would leave

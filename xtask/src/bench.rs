@@ -65,8 +65,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     step("install what is compared with", rivals::install)?;
     let programs = step("build the programs", || Programs::build(how))?;
     let mut figures = Vec::new();
-    let parts = PARTS.iter().filter(|(name, ..)| chosen.is_empty() || chosen.contains(name));
-    let ended = parts.into_iter().try_for_each(|(_, what, measure)| {
+    let mut parts = PARTS.iter().filter(|(name, ..)| chosen.is_empty() || chosen.contains(name));
+    let ended = parts.try_for_each(|(_, what, measure)| {
         figures.extend(step(what, || measure(&programs))?);
         Ok(())
     });
