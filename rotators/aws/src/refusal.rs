@@ -137,7 +137,8 @@ impl Session {
                 .hint("give it that permission in IAM, or name somebody who has it"),
             Some(kind @ Kind::Authentication) => match self.clock_is_wrong_by() {
                 Some(skew) => {
-                    let minutes = skew.as_secs() / 60;
+                    // AWS tells whole seconds: an hour is also 3,599 of them.
+                    let minutes = (skew.as_secs() + 30) / 60;
                     Fault::new(kind, format!("{name} refuses {signer}: this machine's clock is {minutes} minutes off"))
                         .hint("set the clock")
                 }
