@@ -158,7 +158,15 @@ impl Tls {
     /// # Errors
     /// `tls` when the trusted authorities cannot be read.
     pub fn client_config(&self, mode: Mode) -> Result<ClientConfig, Fault> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        self.client_config_with(mode, rustls::crypto::aws_lc_rs::default_provider())
+    }
+
+    /// The same with the cryptography that one kind of server is best met with.
+    ///
+    /// # Errors
+    /// Like [`Self::client_config`].
+    pub fn client_config_with(&self, mode: Mode, provider: CryptoProvider) -> Result<ClientConfig, Fault> {
+        let provider = Arc::new(provider);
         let verifier: Arc<dyn ServerCertVerifier> = match mode {
             Mode::VerifyFull => {
                 WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(&provider))

@@ -101,13 +101,19 @@ impl Rotator for Postgresql {
         let worker = WorkingSet::choose(&account.login, &change.current, change.admin.as_ref())?;
         let next = change.next_password()?;
         let session = Session::open(account, worker.login, worker.password).await?;
-        let role = session.role(&account.login, worker.is_admin, account.valid_days).await?;
-        let mut statement = format!(
-            "ALTER ROLE {} PASSWORD {}",
-            quoted(&account.login)?,
-            role.encryption.verifier(next, &account.login)?
-        );
-        if let Some(until) = &role.new_valid_until {
+        let (encryption, until) = match session.iterations {
+            // What SCRAM has proven stays with SCRAM: there is nothing to ask.
+            Some(iterations) if !worker.is_admin && account.valid_days.is_none() => {
+                (Encryption::Scram(iterations), None)
+            }
+            _ => {
+                let role = session.role(&account.login, worker.is_admin, account.valid_days).await?;
+                (role.encryption, role.new_valid_until)
+            }
+        };
+        let mut statement =
+            format!("ALTER ROLE {} PASSWORD {}", quoted(&account.login)?, encryption.verifier(next, &account.login)?);
+        if let Some(until) = until {
             statement.push_str(&format!(" VALID UNTIL '{until}'"));
         }
 

@@ -7,6 +7,8 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
+use rustls::NamedGroup;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_postgres::config::{ChannelBinding, SslMode};
@@ -27,6 +29,9 @@ pub(crate) struct Session {
     client: Client,
     /// How the connection is protected, for people.
     pub(crate) tls: Option<String>,
+    /// How often SCRAM hashes this log-in's next password, where the greeting
+    /// says so of a log-in that SCRAM has proven.
+    pub(crate) iterations: Option<NonZeroU32>,
 }
 
 /// What is read about the role before anything changes.
@@ -192,9 +197,17 @@ fn tls_for(
     mode: Mode,
 ) -> Result<<MakeRustlsConnect as MakeTlsConnect<TcpStream>>::TlsConnect, Fault> {
     let name = account.tls.server_name.as_deref().unwrap_or(&account.host);
-    let mut tls = MakeRustlsConnect::new(account.tls.client_config(mode)?);
+    let mut tls = MakeRustlsConnect::new(account.tls.client_config_with(mode, cryptography())?);
     MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, name)
         .map_err(|_| Fault::new(Kind::InvalidInput, format!("\"{name}\" cannot be the name in a certificate")))
+}
+
+/// Offers a key on P-256 first: until version 18 a server takes no other curve
+/// unless it was told to (`ssl_ecdh_curve`), and asks once more.
+fn cryptography() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::secp256r1);
+    provider
 }
 
 async fn log_in<S, T>(config: &Config, stream: S, tls: T, believed: Option<String>) -> Attempt
@@ -204,8 +217,20 @@ where
     T::Stream: Send + 'static,
 {
     let (client, connection) = config.connect_raw(stream, tls).await?;
+    let is_proven = config.get_channel_binding() == ChannelBinding::Require;
+    let iterations = is_proven.then(|| greeted_iterations(|name| connection.parameter(name))).flatten();
     tokio::spawn(connection);
-    Ok(Session { client, tls: believed })
+    Ok(Session { client, tls: believed, iterations })
+}
+
+/// The count that a server reports to every client from version 16 on
+/// (PostgreSQL manual, "Asynchronous Operations"); before, there was only one.
+fn greeted_iterations<'a>(parameter: impl Fn(&str) -> Option<&'a str>) -> Option<NonZeroU32> {
+    if let Some(count) = parameter("scram_iterations") {
+        return count.parse().ok();
+    }
+    let version: u32 = parameter("server_version")?.split('.').next()?.parse().ok()?;
+    (10..16).contains(&version).then_some(Encryption::DEFAULT_ITERATIONS)
 }
 
 async fn within<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -301,4 +326,23 @@ pub(crate) fn quoted(role: &str) -> Result<String, Fault> {
         return Err(Fault::new(Kind::InvalidInput, "a role's name cannot hold a NUL character"));
     }
     Ok(postgres_protocol::escape::escape_identifier(role))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greeting_tells_the_count_or_that_it_must_be_asked() {
+        let told = |version, count| {
+            let greeting = [("server_version", version), ("scram_iterations", count)];
+            greeted_iterations(|name| greeting.iter().find(|(key, _)| *key == name).and_then(|(_, value)| *value))
+                .map(NonZeroU32::get)
+        };
+        assert_eq!(told(Some("17.2 (Debian 17.2-1)"), Some("10000")), Some(10_000));
+        assert_eq!(told(Some("15.14 (Debian 15.14-0+deb12u1)"), None), Some(4096));
+        for (version, count) in [(Some("17.2"), None), (Some("16beta1"), None), (None, None), (Some("18"), Some("0"))] {
+            assert_eq!(told(version, count), None, "{version:?}");
+        }
+    }
 }
