@@ -294,6 +294,11 @@ fn proxy_fails_on_command() -> Result<()> {
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     proxy.set(Fault::None)?;
     assert_eq!(echo(&mut open(), b"again"), (b"again".to_vec(), "silent"));
+    let each_way = Duration::from_millis(20);
+    proxy.set(Fault::Latency { each_way })?;
+    let asked = std::time::Instant::now();
+    assert_eq!(echo(&mut open(), b"far away"), (b"far away".to_vec(), "silent"));
+    assert!(asked.elapsed() >= each_way * 4, "a handshake and an echo are two ways there and back");
     Ok(())
 }
 

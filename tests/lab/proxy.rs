@@ -7,9 +7,10 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -69,9 +70,9 @@ pub enum Fault {
         /// For how long the others wait.
         pause: Duration,
     },
-    /// Holds back every piece of bytes that arrives, both ways, as a distant network does.
+    /// Puts a distance before the server, for connections that begin then: they are slower, not narrower.
     Latency {
-        /// For how long.
+        /// How long bytes travel, each way.
         each_way: Duration,
     },
     /// Listens no longer: new connections are refused by the kernel, old ones live on.
@@ -126,6 +127,8 @@ struct Own {
 }
 
 const SOON: Duration = Duration::from_secs(5);
+/// How long somebody who refuses does so without looking up.
+const REFUSING: Duration = Duration::from_millis(2);
 
 impl Proxy {
     /// A proxy that passes everything on to `target` until it is told otherwise.
@@ -166,9 +169,17 @@ impl Proxy {
     pub fn set(&self, fault: Fault) -> Result<()> {
         *lock(&self.shared.fault) = fault;
         let wanted = fault != Fault::Refuse;
+        if !wanted {
+            self.wake();
+        }
         wait_until("the proxy to change its mind", SOON, || {
             (self.shared.listening.load(Ordering::SeqCst) == wanted).then_some(())
         })
+    }
+
+    /// Lets the listener look at what has changed.
+    fn wake(&self) {
+        drop(TcpStream::connect(self.address));
     }
 
     /// The next connections meet these faults, one each; those after them what [`Self::set`] says.
@@ -194,6 +205,7 @@ impl Drop for Proxy {
         for stream in lock(&self.shared.streams).drain(..).filter_map(|stream| stream.upgrade()) {
             drop(stream.shutdown(Shutdown::Both));
         }
+        self.wake();
         if let Some(listener) = self.listener.take() {
             drop(listener.join());
         }
@@ -205,31 +217,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
-    let listener = TcpListener::bind(address).could_not(|| format!("listen on {address}"))?;
-    listener.set_nonblocking(true).could_not(|| "make a listener non-blocking".to_owned())?;
-    Ok(listener)
+    TcpListener::bind(address).could_not(|| format!("listen on {address}"))
 }
 
 fn accept(shared: &Arc<Shared>, first: TcpListener, address: SocketAddr) {
     let mut listener = Some(first);
-    // One long wait with short questions: there is always something new to look at.
-    drop(wait_until("the proxy to end", Duration::MAX, || {
-        if shared.over.load(Ordering::SeqCst) {
-            return Some(());
-        }
+    while !shared.over.load(Ordering::SeqCst) {
         if *lock(&shared.fault) == Fault::Refuse {
             listener = None;
         } else if listener.is_none() {
             listener = listen(address).ok();
         }
         shared.listening.store(listener.is_some(), Ordering::SeqCst);
-        while let Some((client, _)) = listener.as_ref().and_then(|listener| listener.accept().ok()) {
-            shared.connections.fetch_add(1, Ordering::SeqCst);
-            let shared = Arc::clone(shared);
-            thread::spawn(move || connect(&shared, client));
+        match &listener {
+            Some(listener) => {
+                let Ok((client, _)) = listener.accept() else { continue };
+                // Else it was only woken.
+                if !shared.over.load(Ordering::SeqCst) && *lock(&shared.fault) != Fault::Refuse {
+                    shared.connections.fetch_add(1, Ordering::SeqCst);
+                    let shared = Arc::clone(shared);
+                    thread::spawn(move || connect(&shared, client));
+                }
+            }
+            None => wait(REFUSING),
         }
-        None
-    }));
+    }
 }
 
 fn connect(shared: &Arc<Shared>, client: TcpStream) {
@@ -238,9 +250,14 @@ fn connect(shared: &Arc<Shared>, client: TcpStream) {
         return;
     };
     // A proxy that delays small packets would hide races that a real network has.
-    drop((client.set_nonblocking(false), client.set_nodelay(true), server.set_nodelay(true)));
+    drop((client.set_nodelay(true), server.set_nodelay(true)));
     let (client, server) = (Arc::new(client), Arc::new(server));
     lock(&shared.streams).extend([Arc::downgrade(&client), Arc::downgrade(&server)]);
+    let everywhere = *lock(&shared.fault);
+    if let Fault::Latency { each_way } = everywhere {
+        carry_far(client, server, each_way);
+        return;
+    }
     let own = {
         let mut script = lock(&shared.script);
         script.next.pop_front().map(|(index, fault)| Own { fault, index, met: Arc::clone(&script.met) })
@@ -260,6 +277,52 @@ fn connect(shared: &Arc<Shared>, client: TcpStream) {
     down.carry();
     drop(down);
     drop(up.join());
+}
+
+/// Carries one connection over a distance: everything arrives in order, as far
+/// apart as it was sent, and so much later.
+fn carry_far(client: Arc<TcpStream>, server: Arc<TcpStream>, each_way: Duration) {
+    // The kernel has shaken hands for a server that is not as near as it seemed.
+    wait(each_way * 2);
+    let up = thread::spawn({
+        let (client, server) = (Arc::clone(&client), Arc::clone(&server));
+        move || carry_one_way(&client, &server, each_way)
+    });
+    carry_one_way(&server, &client, each_way);
+    drop(up.join());
+}
+
+fn carry_one_way(mut from: &TcpStream, mut to: &TcpStream, each_way: Duration) {
+    let (line, arrivals) = mpsc::channel::<(Instant, Vec<u8>)>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for (due, bytes) in arrivals {
+                wait(due.saturating_duration_since(Instant::now()));
+                if to.write_all(&bytes).is_err() {
+                    break;
+                }
+            }
+            drop(to.shutdown(Shutdown::Write));
+        });
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let length = match from.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.unwrap_or(0),
+            };
+            // The end travels like everything else.
+            let bytes = buffer.get(..length).unwrap_or_default().to_vec();
+            if line.send((Instant::now() + each_way, bytes)).is_err() || length == 0 {
+                break;
+            }
+        }
+        drop(line);
+    });
+}
+
+#[expect(clippy::disallowed_methods, reason = "a distance: there is nothing else to wait for")]
+fn wait(time: Duration) {
+    thread::sleep(time);
 }
 
 /// One way of one connection.
@@ -298,10 +361,6 @@ impl Pump {
                 }
                 _ => usize::MAX,
             };
-            if let Fault::Latency { each_way } = fault {
-                #[expect(clippy::disallowed_methods, reason = "a distance: there is nothing else to wait for")]
-                thread::sleep(each_way);
-            }
             let (part, rest) = bytes.split_at(length.min(limit));
             if (&*self.to).write_all(part).is_err() {
                 break;

@@ -21,16 +21,20 @@ service, authority = sys.argv[1:3]
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 CONFIG = Config(retries={"total_max_attempts": 1}, read_timeout=20)
 
+# A session reads the descriptions of all services: one for all questions does.
+KEYS = boto3.Session()
+
 
 def session(asked):
     if "profile" in asked:
         os.environ["AWS_SHARED_CREDENTIALS_FILE"] = asked["file"]
-        return boto3.Session(profile_name=asked["profile"])
-    return boto3.Session(aws_access_key_id=asked["id"], aws_secret_access_key=asked["secret"])
+        return boto3.Session(profile_name=asked["profile"]), {}
+    return KEYS, {"aws_access_key_id": asked["id"], "aws_secret_access_key": asked["secret"]}
 
 
 def answer(asked):
-    sts = session(asked).client("sts", "us-east-1", endpoint_url=service, verify=authority, config=CONFIG)
+    asking, key = session(asked)
+    sts = asking.client("sts", "us-east-1", endpoint_url=service, verify=authority, config=CONFIG, **key)
     try:
         return {"arn": sts.get_caller_identity()["Arn"]}
     except ClientError as refused:
