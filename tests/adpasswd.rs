@@ -11,9 +11,10 @@
 mod promises;
 mod world;
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf, time::Duration};
 
-use lab::{DomainController, DomainOptions, NameServer, Openldap, OpenldapOptions, Proxy};
+use lab::interposer::{Interposer, Kill, MessageDirection, Victim, When};
+use lab::{DomainController, DomainOptions, NameServer, Openldap, OpenldapOptions, Proxy, process, wait_until};
 use promises::Target;
 use serde_json::{Value, json};
 use world::{Fields, World};
@@ -421,6 +422,55 @@ fn a_wrong_password_in_the_vault_locks_nobody_out() {
     }
     assert_eq!(domain.wrong_passwords("boss"), "2");
     assert!(domain.controller.accepts("boss", OLD).unwrap());
+}
+
+/// Two refusals fit into a window, and to settle an attempt may take more questions: one that was
+/// refused before, or the third that is needed, must not keep it open for ever.
+#[test]
+fn an_open_attempt_is_settled_however_few_questions_a_window_allows() {
+    const SECONDS: u32 = 3;
+    let window = "-30000000";
+    let domain = Domain::<SECONDS>::of(&[
+        ("lockoutThreshold", "3"),
+        ("lockoutDuration", window),
+        ("lockOutObservationWindow", window),
+    ]);
+    for (login, moved) in [("kept", false), ("moved", true)] {
+        domain.create(login);
+        let world = World::new();
+        world.add("App", &domain.fields(login), "Mistaken-1");
+        world.fails(3, &["verify", "App"]);
+        world.ok_with(&["edit", "App", "--password", "-"], OLD);
+        killed_before_the_change(&world);
+        assert_eq!(world.staged("App").len(), 1);
+        if moved {
+            domain.controller.set_password(login, NEW).unwrap();
+        }
+        let settled = wait_until("the attempt to be settled", Duration::from_secs(30), || {
+            let recovered = world.run(&["recover", "App", "-o", "json"]);
+            let is_parked = world::lines(&recovered.stdout).iter().any(|line| line["state"] == "parked");
+            (recovered.status == 0 || is_parked).then_some(is_parked)
+        })
+        .unwrap();
+        assert_eq!(settled, moved, "only what the domain refuses altogether needs a person");
+        let locked = domain.controller.attribute(&domain.controller.dn(login), "lockoutTime").unwrap().concat();
+        assert!(["", "0"].contains(&locked.as_str()), "{login} was locked out at {locked}");
+        assert!(domain.accepts(login, if moved { NEW } else { OLD }));
+        assert_eq!(world.password("App"), OLD);
+    }
+}
+
+/// Begins a rotation whose rotator ends when it is told to go.
+fn killed_before_the_change(world: &World) {
+    let place = world.turnlock.home().join("bin");
+    fs::create_dir_all(&place).unwrap();
+    fs::copy(lab::bin("turnlock").unwrap(), place.join("turnlock")).unwrap();
+    let rotator = lab::bin("turnlock-adpasswd").unwrap();
+    let kill = Kill { victim: Victim::Rotator, direction: MessageDirection::ToRotator, number: 3, when: When::Before };
+    let interposer = Interposer::install(&place, &rotator, Some(kill)).unwrap();
+    let mut rotate = world.turnlock.program_at(&place.join("turnlock"), &["rotate", "App"]);
+    let output = process::run(rotate.env("TURNLOCK_KEY_FILE", world.turnlock.key_file()), b"").unwrap();
+    assert!(output.status == 5 && interposer.has_killed(), "{}", output.stderr);
 }
 
 #[test]

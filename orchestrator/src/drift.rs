@@ -103,7 +103,7 @@ async fn holding(
     let mut found = None;
     let mut heard = settle::ask(engine, plan, &plan.current, &mut rotator).await;
     if heard == Heard::Refused {
-        (heard, found) = settle::ask_abandoned(engine, uid, plan, &mut rotator).await?;
+        (heard, found) = settle::ask_abandoned(engine, uid, plan, &mut rotator, None).await?;
     }
     if heard == Heard::Refused && try_history {
         for past in durable(|| engine.vault.history(uid))? {

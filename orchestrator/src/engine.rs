@@ -118,14 +118,20 @@ impl Engine {
         resolve::identities(record, &self.catalogue)
     }
 
-    /// A rotator for this plan. From then on its traits are those of its very
-    /// account, and no longer the widest of any account of that plugin.
+    /// A rotator for this plan, which knows the account's traits from then on.
     pub async fn rotator_for(&self, plan: &mut Plan) -> Result<Conversation, Fault> {
         let mut rotator = self.rotators.begin(&plan.plugin).await?;
+        self.ask_traits(&mut rotator, plan).await?;
+        Ok(rotator)
+    }
+
+    /// From then on the plan's traits are those of its very account, and no
+    /// longer the widest of any account of that plugin.
+    pub async fn ask_traits(&self, rotator: &mut Conversation, plan: &mut Plan) -> Result<(), Fault> {
         let params = PlanParams { account: plan.account.clone(), admin: duplicate(&plan.admin) };
         let told: PlanResult = rotator.call(Operation::Plan, &params, plan.deadline_ms, &mut ReadOnly).await?;
         plan.traits = told.traits;
-        Ok(rotator)
+        Ok(())
     }
 
     /// Tells what is being done.

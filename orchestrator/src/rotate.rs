@@ -65,8 +65,12 @@ pub async fn rotate(engine: &Engine, uid: &Uid, wanted: &Wanted) -> Result<Rotat
     let duplicates = duplicates(engine, uid, &plan, wanted.with_duplicates)?;
     let records = std::iter::once(uid.clone()).chain(duplicates.iter().cloned()).collect();
     let open = !stored.stage.is_empty();
-    let lease = lease::take_beside(engine, records, Some(&plan), &stored.record.title, open).await?;
-    let outcome = holding(engine, uid, wanted, &duplicates, &lease, &plan).await;
+    // It starts while the lease becomes durable, and is told nothing before that.
+    let starting = async { if open { None } else { Some(engine.rotators.begin(&plan.plugin).await) } };
+    let taking = lease::take_beside(engine, records, Some(&plan), &stored.record.title, open);
+    let (started, lease) = tokio::join!(starting, taking);
+    let lease = lease?;
+    let outcome = holding(engine, uid, wanted, &duplicates, &lease, &plan, started).await;
     // A lease that cannot be given back runs out or is taken from the dead.
     let _ = durable(|| engine.vault.release(&lease));
     outcome
@@ -95,6 +99,7 @@ async fn holding(
     duplicates: &[Uid],
     lease: &Lease,
     seen: &Plan,
+    started: Option<Result<Conversation, Fault>>,
 ) -> Result<Rotated, Failure> {
     settle::everything_open(engine, lease, uid, Finish::WhenDue).await?;
     let (mut stored, mut plan) = engine.plan_of(uid, &wanted.options)?;
@@ -105,7 +110,11 @@ async fn holding(
     }
     let title = stored.record.title.clone();
     engine.progress(&title, "starting the rotator");
-    let mut rotator = engine.rotator_for(&mut plan).await?;
+    let mut rotator = match started {
+        Some(started) => started?,
+        None => engine.rotators.begin(&plan.plugin).await?,
+    };
+    engine.ask_traits(&mut rotator, &mut plan).await?;
     let traits = plan.traits.clone();
 
     for last in (0..ATTEMPTS).map(|attempt| attempt + 1 == ATTEMPTS) {
@@ -263,6 +272,7 @@ async fn prepare(
         tell: hooks::of_all(engine, &stored.record, duplicates)?,
         permit: None,
         parked: None,
+        excluded: Vec::new(),
     })
 }
 

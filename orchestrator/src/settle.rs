@@ -23,7 +23,7 @@ use crate::process::Life;
 use crate::record::{Record, Uid};
 use crate::resolve;
 use crate::rotate::{Finish, HoldingTheLease, Left, duplicate, finish_if_due};
-use crate::stage::{Attempt, PastKind, PermitGiven, Process};
+use crate::stage::{Attempt, Excluded, PastKind, PermitGiven, Process};
 use crate::vault::{Commit, Lease, LeftBehind, Stored, VaultError};
 
 /// How long a process may take to die of SIGKILL.
@@ -219,6 +219,7 @@ async fn settle_known(
         stored.stage.iter().find(|open| open.id == attempt).ok_or_else(|| VaultError::NoAttempt(attempt.to_owned()))?;
     let title = stored.record.title.as_str();
     let plan = &attempt.plan;
+    let is_recovered = matches!(known, Known::Unknown(None));
     let (sure, mut fault, applied) = match known {
         Known::NoPermit(fault) => (Sure::NoPermit, Some(fault), None),
         Known::DefiniteNo(fault) => (Sure::No, Some(fault), None),
@@ -241,12 +242,13 @@ async fn settle_known(
         };
     };
     let mut warnings = applied.as_ref().map(|applied| applied.warnings.clone()).unwrap_or_default();
+    let current_is_refused = attempt.excluded.contains(&Excluded::Current);
     let mut facts = Facts {
         known: sure,
         candidate: Heard::NotAsked,
-        current: Heard::NotAsked,
+        current: if current_is_refused { Heard::Refused } else { Heard::NotAsked },
         asked_again: plan.traits.settle_ms == 0 || plan.traits.lockout_sensitive,
-        in_between: attempt.permit.is_some(),
+        in_between: attempt.permit.is_some() && !current_is_refused,
         abandoned: Heard::NotAsked,
         can_reset: plan.admin.is_some() && plan.traits.admin_reset && attempt.permit.is_some(),
         verify: plan.traits.verify,
@@ -264,7 +266,8 @@ async fn settle_known(
                 engine.progress(title, "proving the new credential");
                 facts.candidate = match sure {
                     Sure::Yes => prove(engine, plan, candidate, rotator).await,
-                    _ => ask(engine, plan, candidate, rotator).await,
+                    // Right after a change its candidate is the likely one; later, none is.
+                    _ => ask_if_room(engine, plan, candidate, u32::from(is_recovered), rotator).await,
                 };
                 // A rotator that answers with another one than was staged may be wrong.
                 if let Some(staged) = &attempt.candidate
@@ -277,7 +280,11 @@ async fn settle_known(
             }
             Step::AskCurrent => {
                 engine.progress(title, "asking for the old credential");
-                facts.current = ask(engine, plan, &plan.current, rotator).await;
+                let more = u32::from(is_recovered && facts.candidate == Heard::NotAsked);
+                facts.current = ask_if_room(engine, plan, &plan.current, more, rotator).await;
+                if facts.current == Heard::Refused && plan.traits.lockout_sensitive {
+                    durable(|| engine.vault.exclude(lease, uid, &attempt.id, &Excluded::Current))?;
+                }
             }
             Step::AskOnceMore => {
                 facts.in_between = false;
@@ -287,7 +294,10 @@ async fn settle_known(
                 facts.asked_again = true;
                 facts.candidate = ask_again(engine, plan, candidate, title, rotator).await;
             }
-            Step::AskAbandoned => (facts.abandoned, adopt) = ask_abandoned(engine, uid, plan, rotator).await?,
+            Step::AskAbandoned => {
+                let settled = Some((lease, attempt));
+                (facts.abandoned, adopt) = ask_abandoned(engine, uid, plan, rotator, settled).await?;
+            }
             Step::ApplyAgain | Step::Reset => {
                 engine.progress(title, "sending the same credential again");
                 facts.can_reset = false;
@@ -493,10 +503,21 @@ async fn quiet(engine: &Engine, attempt: &Attempt, title: &str, speaking: &Proce
 
 /// Asks about a credential that may be refused: counted durably first.
 pub(crate) async fn ask(engine: &Engine, plan: &Plan, credential: &Credential, rotator: &mut Conversation) -> Heard {
+    ask_if_room(engine, plan, credential, 0, rotator).await
+}
+
+/// The same where so many more could be asked about after it.
+async fn ask_if_room(
+    engine: &Engine,
+    plan: &Plan,
+    credential: &Credential,
+    more: u32,
+    rotator: &mut Conversation,
+) -> Heard {
     if credential.is_empty() {
         return Heard::Refused;
     }
-    match budget::question(engine, plan) {
+    match budget::question(engine, plan, more) {
         Ok(log_in) => heard(Some(log_in), verify(plan, credential, rotator).await),
         Err(fault) => Heard::CannotAsk(Box::new(fault)),
     }
@@ -580,21 +601,34 @@ impl Heard {
     }
 }
 
-/// Asks every abandoned candidate of this account, newest first.
+/// Asks every abandoned candidate of this account, newest first. Those that
+/// were refused while the same attempt was settled are not asked again where
+/// refusals are counted.
 pub(crate) async fn ask_abandoned(
     engine: &Engine,
     uid: &Uid,
     plan: &Plan,
     rotator: &mut Conversation,
+    settled: Option<(&Lease, &Attempt)>,
 ) -> Result<(Heard, Option<Credential>), Failure> {
     for past in durable(|| engine.vault.history(uid))? {
         let of_this_account = past.plan.as_ref().is_some_and(|theirs| theirs.identity == plan.identity);
         if past.kind != PastKind::Abandoned || !of_this_account {
             continue;
         }
+        let this = Excluded::Abandoned(past.attempt);
+        if settled.is_some_and(|(_, attempt)| attempt.excluded.contains(&this)) {
+            continue;
+        }
         match ask(engine, plan, &past.credential, rotator).await {
             Heard::Accepted => return Ok((Heard::Accepted, Some(past.credential))),
-            Heard::Refused => {}
+            Heard::Refused => {
+                if let Some((lease, attempt)) = settled
+                    && plan.traits.lockout_sensitive
+                {
+                    durable(|| engine.vault.exclude(lease, uid, &attempt.id, &this))?;
+                }
+            }
             other => return Ok((other, None)),
         }
     }
@@ -609,7 +643,7 @@ pub(crate) async fn adopt_abandoned(
     plan: &Plan,
     rotator: &mut Conversation,
 ) -> Result<bool, Failure> {
-    let (_, found) = ask_abandoned(engine, uid, plan, rotator).await?;
+    let (_, found) = ask_abandoned(engine, uid, plan, rotator, None).await?;
     if let Some(credential) = &found {
         adopt_as_current(engine, lease, uid, plan, credential, "an abandoned candidate turned out to be live")?;
     }

@@ -2,6 +2,8 @@
 //!
 //! Writer and reader are the types of this file; a round trip is tested.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use turnlock_protocol::Credential;
@@ -40,6 +42,28 @@ pub struct Attempt {
     /// Why the record is parked, if it is.
     #[serde(default)]
     pub parked: Option<String>,
+    /// What the target has refused already, where it counts refusals.
+    #[serde(default)]
+    pub excluded: Vec<Excluded>,
+}
+
+/// A credential that need not be asked for again to settle an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Excluded {
+    /// The one that was current when the attempt began.
+    Current,
+    /// The abandoned candidate of this attempt.
+    Abandoned(String),
+}
+
+impl fmt::Display for Excluded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Current => f.write_str("the old credential is refused"),
+            Self::Abandoned(attempt) => write!(f, "the abandoned candidate of attempt {attempt} is refused"),
+        }
+    }
 }
 
 /// A permit that was given.

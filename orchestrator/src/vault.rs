@@ -19,7 +19,7 @@ use turnlock_protocol::Credential;
 
 use crate::plan::Identity;
 use crate::record::{Record, Uid};
-use crate::stage::{Attempt, Past, PendingFinish, PermitGiven, Process, Untold};
+use crate::stage::{Attempt, Excluded, Past, PendingFinish, PermitGiven, Process, Untold};
 
 /// A number that grows with every change of a record.
 pub type Revision = u64;
@@ -89,6 +89,9 @@ pub trait Vault: Send + Sync {
     /// it was accepted: where it was the account's own and counted, it is given
     /// back.
     fn permit(&self, lease: &Lease, uid: &Uid, attempt: &str, permit: &PermitGiven) -> Result<(), VaultError>;
+
+    /// Notes in an open attempt what the target has refused.
+    fn exclude(&self, lease: &Lease, uid: &Uid, attempt: &str, excluded: &Excluded) -> Result<(), VaultError>;
 
     /// Puts a minted credential into its attempt.
     fn minted(&self, lease: &Lease, uid: &Uid, attempt: &str, candidate: &Credential) -> Result<(), VaultError>;

@@ -46,7 +46,7 @@ use self::writer::{After, Meta, Txn, View, Writer};
 use crate::moment::Moment;
 use crate::plan::Identity;
 use crate::record::{Record, Uid};
-use crate::stage::{Attempt, Past, PastKind, PendingFinish, PermitGiven, STAGE_FORMAT, Untold};
+use crate::stage::{Attempt, Excluded, Past, PastKind, PendingFinish, PermitGiven, STAGE_FORMAT, Untold};
 use crate::vault::beside::{self, Keep, Parked, Waiting};
 use crate::vault::{
     Acquired, AuditEvent, AuditRow, Backup, CleanUp, Commit, Failed, Holder, Import, Lease, LeaseRequest, LeftBehind,
@@ -557,6 +557,17 @@ impl Vault for LocalVault {
                 txn.view.refund(&open.plan.identity)?;
             }
             Ok(("permitted", None))
+        })
+    }
+
+    fn exclude(&self, lease: &Lease, uid: &Uid, attempt: &str, excluded: &Excluded) -> Result<(), VaultError> {
+        let excluded = excluded.clone();
+        self.on_attempt(lease, uid, attempt, move |txn, held| {
+            let mut open = held.open;
+            let detail = excluded.to_string();
+            open.excluded.push(excluded);
+            txn.view.put_attempt(held.record, held.id, &open)?;
+            Ok(("excluded", Some(detail)))
         })
     }
 

@@ -40,7 +40,7 @@ use crate::moment::Moment;
 use crate::plan::Identity;
 use crate::record::{Body, Record, Uid};
 use crate::rotators::Rotators;
-use crate::stage::{Attempt, Past, PendingFinish, PermitGiven, STAGE_FORMAT, Untold};
+use crate::stage::{Attempt, Excluded, Past, PendingFinish, PermitGiven, STAGE_FORMAT, Untold};
 
 pub use self::program::{Configuration, Told};
 
@@ -868,6 +868,16 @@ impl Vault for StoreVault {
         })?;
         locked(&self.permitted).insert(attempt.to_owned());
         refund.map_or(Ok(()), |identity| self.refund(&identity))
+    }
+
+    fn exclude(&self, lease: &Lease, uid: &Uid, attempt: &str, excluded: &Excluded) -> Result<(), VaultError> {
+        self.held(lease, uid, Some(attempt), |state, _| {
+            let open = state.attempt(attempt)?;
+            if !open.excluded.contains(excluded) {
+                open.excluded.push(excluded.clone());
+            }
+            Ok(("excluded", Some(excluded.to_string())))
+        })
     }
 
     fn minted(&self, lease: &Lease, uid: &Uid, attempt: &str, candidate: &Credential) -> Result<(), VaultError> {

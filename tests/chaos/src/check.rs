@@ -98,22 +98,21 @@ impl Lane {
                 status.open.iter().find_map(|(login, parked)| Some((login, parked.as_ref()?)))
             {
                 if !excused.wrong.contains(login) {
-                    let held = self.held(login)?;
-                    let alive = self.newest_alive(login, &held, seen)?;
-                    let alive = alive.as_deref().unwrap_or("none but perhaps the current one");
-                    return Ok(Some(Broken::Parked(format!(
-                        "{login} needs a person: {reason}; the target accepts {alive} of {:?}",
-                        held.iter().map(|(name, _)| name).collect::<Vec<_>>()
-                    ))));
+                    let accepted = self.accepted(login, seen)?;
+                    return Ok(Some(Broken::Parked(format!("{login} needs a person: {reason}; {accepted}"))));
                 }
                 self.decide(login)?;
             }
             let recovered = self.run(&["recover", "--wait", "-o", "json"], "")?;
             seen.recovered += recovered.stdout.matches("\"outcome\":").count() as u64;
             if begun.elapsed() > PATIENCE {
+                let mut accepted = String::new();
+                for login in status.open.keys() {
+                    accepted += &format!("{login}: {}; ", self.accepted(login, seen)?);
+                }
                 return Ok(Some(Broken::Stuck(format!(
-                    "after {PATIENCE:?} without faults still open: {:?}; recover says {}{}",
-                    status.open, recovered.stdout, recovered.stderr
+                    "after {PATIENCE:?} without faults still open: {accepted}recover says {}{}",
+                    recovered.stdout, recovered.stderr
                 ))));
             }
             if !recovered.succeeded() {
@@ -289,6 +288,14 @@ impl Lane {
             self.target.unlock(login)?;
         }
         Ok(None)
+    }
+
+    /// What of an account's secrets the target accepts, for people.
+    fn accepted(&mut self, login: &str, seen: &mut Seen) -> Result<String> {
+        let held = self.held(login)?;
+        let alive = self.newest_alive(login, &held, seen)?;
+        let alive = alive.as_deref().unwrap_or("none but perhaps the current one");
+        Ok(format!("the target accepts {alive} of {:?}", held.iter().map(|(name, _)| name).collect::<Vec<_>>()))
     }
 
     fn past_numbers(&self, login: &str) -> Result<Vec<u64>> {

@@ -138,6 +138,7 @@ fn attempt(name: &str, n: usize, candidate: &str) -> Attempt {
         tell: Vec::new(),
         permit: None,
         parked: None,
+        excluded: Vec::new(),
     }
 }
 
@@ -579,6 +580,9 @@ fn candidates_are_erased_without_permit_and_kept_with_one() {
     vault.minted(&lease, &uid(1), "b", &secret("minted")).unwrap();
     vault.minted(&lease, &uid(1), "b", &secret("minted")).unwrap();
     assert!(matches!(vault.minted(&lease, &uid(1), "b", &secret("other")), Err(VaultError::Conflict { .. })));
+    let excluded = [Excluded::Current, Excluded::Abandoned("a".into())];
+    excluded.iter().for_each(|one| vault.exclude(&lease, &uid(1), "b", one).unwrap());
+    assert_eq!(vault.read_back(&uid(1), "b").unwrap().excluded, excluded);
     vault.park(&lease, &uid(1), Some("b"), "look").unwrap();
     assert_eq!(vault.open_items().unwrap()[0].state, RecordState::Parked);
     vault.abandon(&lease, &uid(1), "b", "refused", None).unwrap();
