@@ -200,9 +200,6 @@ fn what_is_no_command_is_a_usage_error_that_suggests_one() {
 #[test]
 fn a_configuration_that_says_something_unknown_is_refused() {
     let world = World::new();
-    let place = world.turnlock.config_directory().join("turnlock");
-    fs::create_dir(&place).unwrap();
-    let file = place.join("turnlock.toml");
     for (text, word) in [
         ("vault = ", "line 1"),
         ("[vault]\nkeyfile = 'x'\n", "keyfile"),
@@ -212,12 +209,12 @@ fn a_configuration_that_says_something_unknown_is_refused() {
         ("[cron]\n", "cron"),
         ("[fleet.plugin.noop]\nrate = '5'\n", "5/s"),
     ] {
-        write_file(&file, text).unwrap();
+        world.configure(text);
         let refused = world.fails(2, &["list"]);
         assert!(refused["error"].as_str().unwrap().contains("turnlock.toml"), "{text}: {refused}");
         assert!(refused["causes"].to_string().contains(word), "{text}: {refused}");
     }
-    write_file(&file, "[rotators.pin]\nnoop = '00'\n").unwrap();
+    world.configure("[rotators.pin]\nnoop = '00'\n");
     noop(&world, "Gate");
     assert_eq!(world.run(&["rotate", "Gate", "--plugin", "noop"]).status, 2);
     let unpinned = world.fails(3, &["plugins", "describe", "noop"]);
@@ -409,10 +406,8 @@ impl Strange {
         let program = world.turnlock.plugin_directory().join("turnlock-strange");
         write_file(&program, STRANGE).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let place = world.turnlock.config_directory().join("turnlock");
-        fs::create_dir(&place).unwrap();
         let plugins = world.turnlock.plugin_directory();
-        write_file(&place.join("turnlock.toml"), format!("[rotators]\ndirectories = [{plugins:?}]\n")).unwrap();
+        world.configure(&format!("[rotators]\ndirectories = [{plugins:?}]\n"));
         let strange = Self { world, said };
         strange.be_honest();
         let fields = Fields { login: "odd".to_owned(), ..Fields::default() }.with("cmdr:plugin=strange");

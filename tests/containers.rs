@@ -122,7 +122,7 @@ fn podman(arguments: &[&str]) -> String {
 fn world_of(images: &[(&str, String)]) -> World {
     let world = World::new();
     let listed: String = images.iter().map(|(plugin, image)| format!("{plugin} = \"{image}\"\n")).collect();
-    configure(&world, &format!("[rotators]\nruntime = \"podman\"\n[rotators.images]\n{listed}"));
+    world.configure(&format!("[rotators]\nruntime = \"podman\"\n[rotators.images]\n{listed}"));
     world
 }
 
@@ -135,12 +135,6 @@ fn world_with(plugin: &str, image: String) -> World {
 
 fn door(plugin: &str) -> Fields {
     Fields { login: "door".to_owned(), ..Fields::default() }.with(format!("cmdr:plugin={plugin}"))
-}
-
-fn configure(world: &World, toml: &str) {
-    let directory = world.turnlock.config_directory().join("turnlock");
-    std::fs::create_dir_all(&directory).unwrap();
-    write_file(&directory.join("turnlock.toml"), toml).unwrap();
 }
 
 /// `turnlock` that finds the tests' podman.
@@ -269,7 +263,7 @@ fn only_a_pinned_image_that_is_here_is_run() {
         ("[rotators.images]\nnoop = \"localhost/turnlock/noop:0.1.0\"\n", "runtime"),
         ("[rotators]\nruntime = \"docker\"\n", "podman"),
     ] {
-        configure(&world, toml);
+        world.configure(toml);
         let refused = error(&world, 2, &["list"]);
         assert!(refused.to_string().contains(word), "{refused}");
     }

@@ -409,8 +409,6 @@ fn the_record_on_every_plugins_page_is_one_of_that_plugin() {
 fn the_configuration_for_containers_is_understood() {
     let world = World::new();
     let page = block(include_str!("../docs/containers.md"), "turnlock.toml").replace("DIGEST", &"0".repeat(64));
-    let directory = world.turnlock.config_directory().join("turnlock");
-    fs::create_dir_all(&directory).unwrap();
-    process::write_file(&directory.join("turnlock.toml"), page).unwrap();
+    world.configure(&page);
     world.ok(&["list"]);
 }

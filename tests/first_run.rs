@@ -147,10 +147,8 @@ fn the_doctor_finds_what_is_wrong() {
     let rotator = world.turnlock.plugin_directory().join("turnlock-broken");
     write_file(&rotator, "#!/bin/sh\necho nonsense\n").unwrap();
     mode(&rotator, 0o755);
-    let directory = world.turnlock.config_directory().join("turnlock");
-    fs::create_dir_all(&directory).unwrap();
     let plugins = world.turnlock.plugin_directory();
-    write_file(&directory.join("turnlock.toml"), format!("[rotators]\ndirectories = [{plugins:?}]\n")).unwrap();
+    world.configure(&format!("[rotators]\ndirectories = [{plugins:?}]\n"));
     wrong("rotator", "turnlock-broken");
     mode(&rotator, 0o777);
     wrong("rotator", "others may write");

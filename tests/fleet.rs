@@ -267,10 +267,7 @@ fn a_daemon_proves_what_it_is_told_to_and_repairs_what_an_admin_can() {
         &world,
         &[drifted, record(&server, "app1", server.port(), &[]), record(&server, "boss", server.port(), &[])],
     );
-    let directory = world.turnlock.config_directory().join("turnlock");
-    std::fs::create_dir_all(&directory).unwrap();
-    let toml = "[daemon]\nverify = \"every 30d\"\nreconcile = true\n";
-    process::write_file(&directory.join("turnlock.toml"), toml).unwrap();
+    world.configure("[daemon]\nverify = \"every 30d\"\nreconcile = true\n");
 
     let service = Service::start(&world, "prover");
     wait_until("app0 to be repaired", PATIENCE, || {

@@ -55,10 +55,6 @@ fn door(world: &World, hook: &str) {
     world.add("Door", &fields.with(format!("turnlock:hook={hook}")), FIRST);
 }
 
-fn configure(world: &World, text: &str) {
-    write_file(&world.turnlock.config_directory().join("turnlock/turnlock.toml"), text).unwrap();
-}
-
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
@@ -176,7 +172,7 @@ fn what_the_old_credential_left_behind_stays_until_all_hooks_have_run() {
     let (toy, log) = (plugins.join("turnlock-toy"), plugins.join("log"));
     write_file(&toy, TOY).unwrap();
     fs::set_permissions(&toy, fs::Permissions::from_mode(0o755)).unwrap();
-    configure(&world, &format!("[rotators]\ndirectories = ['{}']\n", plugins.display()));
+    world.configure(&format!("[rotators]\ndirectories = ['{}']\n", plugins.display()));
     let hook = script(&world, "hook", "exit 1");
     let fields = Fields { login: "door".to_owned(), ..Fields::default() }.with("cmdr:plugin=toy");
     world.add("Door", &fields.with(format!("turnlock:hook={hook}")), FIRST);
@@ -238,7 +234,7 @@ fn a_program_that_others_choose_is_not_run() {
     world.ok(&["recover"]);
     assert!(marker.exists());
     for wrong in ["[hooks]\nrun = 1\n", "[hooks.global.a]\n", "[hooks.global.a]\nwebhook = 'http://x'\n"] {
-        configure(&world, wrong);
+        world.configure(wrong);
         let refused = world.fails(2, &["list"]);
         assert!(["turnlock.toml", "hooks.global.a"].iter().any(|word| refused.to_string().contains(word)), "{refused}");
     }
@@ -306,7 +302,7 @@ fn a_webhook_is_signed_believed_and_never_told_the_secret() {
     let global = format!("[hooks.global.chat]\nwebhook = '{secret}'\ntimeout = 10\n");
     let signed = format!("key_file = '{}'\n", file(&receiver.key_path()));
     let believed = format!("ca = '{}'\n", file(&receiver.ca_path()));
-    configure(&world, &format!("{global}{signed}{believed}"));
+    world.configure(&format!("{global}{signed}{believed}"));
     let fields = Fields { login: "door".to_owned(), ..Fields::default() }.with("cmdr:plugin=noop");
     world.add("Door", &fields.with("turnlock:hook_secret=true"), FIRST);
 
@@ -345,15 +341,15 @@ fn a_webhook_is_signed_believed_and_never_told_the_secret() {
     heard(1);
 
     // Somebody else's certificate, or somebody else's name.
-    configure(&world, &format!("{global}{signed}"));
+    world.configure(&format!("{global}{signed}"));
     let warned = world.ok(&["rotate", "Door"]).stderr;
     assert!(warned.contains("is not believed"), "{warned}");
-    configure(&world, &format!("{global}{signed}{believed}").replace("localhost", "127.0.0.1"));
+    world.configure(&format!("{global}{signed}{believed}").replace("localhost", "127.0.0.1"));
     assert!(world.ok(&["rotate", "Door"]).stderr.contains("is not believed"));
     heard(0);
 
     // A record's own, believed by the system's authorities, signed with a key of the record.
-    configure(&world, "");
+    world.configure("");
     world.ok(&[
         "edit",
         "Door",

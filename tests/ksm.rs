@@ -61,10 +61,8 @@ impl Keeper {
     }
 
     fn configure(&self, more: &str) {
-        let directory = self.world.turnlock.config_directory().join("turnlock");
-        fs::create_dir_all(&directory).unwrap();
         let ca = self.ksm.ca_path();
-        process::write_file(&directory.join("turnlock.toml"), format!("[vault]\nca = {ca:?}\n{more}")).unwrap();
+        self.world.configure(&format!("[vault]\nca = {ca:?}\n{more}"));
     }
 
     /// A record without a target behind it.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test program asks its own part of these questions")]
 
 use std::{
+    fs,
     io::{Read, Write},
     process::{Child, Command, Stdio},
     thread::{self, JoinHandle},
@@ -69,6 +70,14 @@ impl World {
     /// Where programs of this world put temporary files.
     pub(crate) fn temporary(&self) -> std::path::PathBuf {
         self.turnlock.home().join("tmp")
+    }
+
+    /// Writes this configuration, and none else.
+    #[track_caller]
+    pub(crate) fn configure(&self, toml: &str) {
+        let directory = self.turnlock.config_directory().join("turnlock");
+        fs::create_dir_all(&directory).unwrap();
+        process::write_file(&directory.join("turnlock.toml"), toml).unwrap();
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {

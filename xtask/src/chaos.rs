@@ -15,7 +15,7 @@ use crate::{
     cargo,
     programs::build_plain,
     root,
-    say::{line, step},
+    say::{answer, line, step},
     setup, show,
 };
 
@@ -74,7 +74,7 @@ fn judge(wanted: &Wanted, turnlock: Option<PathBuf>) -> Result<()> {
         }
     };
     match wanted.json {
-        true => line(&ended.figures.json().to_string()),
+        true => answer(&ended.figures.json().to_string()),
         false => ended.figures.lines().iter().for_each(|text| line(text)),
     }
     match ended.broken {

@@ -1,4 +1,4 @@
-//! What xtask says to the person at the terminal; all of it goes to standard error.
+//! What xtask says to the person at the terminal, on standard error; what a machine asked for goes to standard output.
 
 use std::{
     io::{self, Write},
@@ -11,6 +11,11 @@ use lab::Result;
 pub(crate) fn line(text: &str) {
     // A terminal that is gone is no reason to fail.
     drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// What was asked for.
+pub(crate) fn answer(text: &str) {
+    drop(writeln!(io::stdout(), "{text}"));
 }
 
 /// Says what happens, does it, and says how long it took.

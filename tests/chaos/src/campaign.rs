@@ -15,6 +15,8 @@ use crate::{figures::Figures, lane::Lane, plan::Case, round::play, shrink::shrin
 
 /// After so many rounds a server and its vault have seen enough.
 const ROUNDS_OF_A_LANE: u64 = 40;
+/// About as many faults as come to pass meanwhile.
+const FAULTS_OF_A_LANE: u64 = 300;
 /// Among so many rounds there is every fault.
 const RARE: u64 = 1_000;
 
@@ -153,17 +155,17 @@ impl Campaign {
         Err(LabError::new(format!("no round has a fault \"{with}\"; there are {names}")))
     }
 
-    /// The shares of the targets.
+    /// The shares of the targets, in parts that are played side by side.
     fn parts(&self) -> Vec<Part> {
         let wanted = |kind: &Kind| self.targets.is_empty() || self.targets.contains(kind);
         let shares: Vec<(Kind, u32)> = Kind::ALL.into_iter().filter(|(kind, _)| wanted(kind)).collect();
         let whole: u32 = shares.iter().map(|(_, share)| share).sum();
-        let part = |(kind, share): (Kind, u32)| Part {
-            kind,
-            faults: (self.faults * u64::from(share)).div_ceil(u64::from(whole.max(1))),
-            round: 0,
+        let of_a_kind = |(kind, share): (Kind, u32)| {
+            let faults = (self.faults * u64::from(share)).div_ceil(u64::from(whole.max(1)));
+            let count = faults.div_ceil(FAULTS_OF_A_LANE).max(1);
+            (0..count).map(move |round| Part { kind, faults: faults.div_ceil(count), round, step: count })
         };
-        shares.into_iter().map(part).collect()
+        shares.into_iter().flat_map(of_a_kind).collect()
     }
 
     /// Plays a lane of it, and moves it on to its next round.
@@ -174,7 +176,7 @@ impl Campaign {
         let mut last = None;
         while figures.rounds < ROUNDS_OF_A_LANE && figures.faults(None) < part.faults && found.is_none() {
             let case = Case::of(part.kind, self.seed, part.round);
-            part.round += 1;
+            part.round += part.step;
             if self.with.as_ref().is_some_and(|with| !case.has(with)) {
                 continue;
             }
@@ -226,6 +228,8 @@ struct Part {
     faults: u64,
     /// The number of its next round.
     round: u64,
+    /// How far on the one after that is: those between are other parts'.
+    step: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,11 +1,14 @@
 //! What was measured, as a table for people or as JSON for machines.
 
-use std::{io::Write, iter};
+use std::iter;
 
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{demo::aligned, say::line};
+use crate::{
+    demo::aligned,
+    say::{answer, line},
+};
 
 /// One measured figure.
 #[derive(Serialize)]
@@ -35,7 +38,7 @@ impl Figure {
 /// Figures for machines go to standard output, and nothing else does.
 pub(super) fn tell(figures: &[Figure], as_json: bool) {
     if as_json {
-        drop(writeln!(std::io::stdout(), "{}", json!(figures)));
+        answer(&json!(figures).to_string());
         return;
     }
     let head = ["FIGURE", "MEASURED", "", "WANTED", ""].map(str::to_owned);
