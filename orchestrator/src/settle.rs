@@ -242,7 +242,7 @@ async fn settle_known(
         };
     };
     let mut warnings = applied.as_ref().map(|applied| applied.warnings.clone()).unwrap_or_default();
-    let current_is_refused = attempt.excluded.contains(&Excluded::Current);
+    let current_is_refused = attempt.excludes(&Excluded::Current);
     let mut facts = Facts {
         known: sure,
         candidate: Heard::NotAsked,
@@ -617,7 +617,7 @@ pub(crate) async fn ask_abandoned(
             continue;
         }
         let this = Excluded::Abandoned(past.attempt);
-        if settled.is_some_and(|(_, attempt)| attempt.excluded.contains(&this)) {
+        if settled.is_some_and(|(_, attempt)| attempt.excludes(&this)) {
             continue;
         }
         match ask(engine, plan, &past.credential, rotator).await {

@@ -47,6 +47,21 @@ pub struct Attempt {
     pub excluded: Vec<Excluded>,
 }
 
+impl Attempt {
+    /// Whether that one need not be asked for. Once everything was refused, a
+    /// person may have made any of them right again.
+    pub(crate) fn excludes(&self, one: &Excluded) -> bool {
+        self.parked.is_none() && self.excluded.contains(one)
+    }
+
+    /// Notes that it was refused.
+    pub(crate) fn exclude(&mut self, one: &Excluded) {
+        if !self.excluded.contains(one) {
+            self.excluded.push(one.clone());
+        }
+    }
+}
+
 /// A credential that need not be asked for again to settle an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

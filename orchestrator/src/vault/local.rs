@@ -564,10 +564,9 @@ impl Vault for LocalVault {
         let excluded = excluded.clone();
         self.on_attempt(lease, uid, attempt, move |txn, held| {
             let mut open = held.open;
-            let detail = excluded.to_string();
-            open.excluded.push(excluded);
+            open.exclude(&excluded);
             txn.view.put_attempt(held.record, held.id, &open)?;
-            Ok(("excluded", Some(detail)))
+            Ok(("excluded", Some(excluded.to_string())))
         })
     }
 

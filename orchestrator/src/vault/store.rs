@@ -872,10 +872,7 @@ impl Vault for StoreVault {
 
     fn exclude(&self, lease: &Lease, uid: &Uid, attempt: &str, excluded: &Excluded) -> Result<(), VaultError> {
         self.held(lease, uid, Some(attempt), |state, _| {
-            let open = state.attempt(attempt)?;
-            if !open.excluded.contains(excluded) {
-                open.excluded.push(excluded.clone());
-            }
+            state.attempt(attempt)?.exclude(excluded);
             Ok(("excluded", Some(excluded.to_string())))
         })
     }
