@@ -21,12 +21,10 @@ pub(crate) struct LogIn<'a> {
     who: Identity,
 }
 
-/// Counts a question about one of the account's own credentials, where there
-/// is room for so many more after it. Where one answer alone decides nothing,
-/// two that never fit into one window would be asked for ever.
-pub(crate) fn question<'a>(engine: &'a Engine, plan: &Plan, more: u32) -> Result<LogIn<'a>, Fault> {
+/// Counts a question about one of the account's own credentials.
+pub(crate) fn question<'a>(engine: &'a Engine, plan: &Plan) -> Result<LogIn<'a>, Fault> {
     let (window, limit) = allowed(plan);
-    spend(engine, plan.identity.clone(), window, limit.saturating_sub(more))
+    spend(engine, plan.identity.clone(), window, limit)
 }
 
 /// Counts the proof of a credential that the target has just taken. It is not
@@ -47,7 +45,7 @@ pub(crate) fn work<'a>(engine: &'a Engine, plan: &Plan) -> Result<Work<'a>, Faul
     }
     let (window, limit) = allowed(plan);
     let Some(admin) = &plan.admin else {
-        return question(engine, plan, 0).map(Work::Own);
+        return question(engine, plan).map(Work::Own);
     };
     let who = Identity { login: admin.login.clone(), ..plan.identity.clone() };
     spend(engine, who.clone(), window, limit)?.cost_nothing();

@@ -94,7 +94,8 @@ pub struct Facts {
     /// How credentials of this account are proven.
     pub verify: VerifyBy,
     /// Whether the current credential is the likelier one, and a refusal of
-    /// the other would count towards a lock-out: a permit was never noted.
+    /// the other would count towards a lock-out: a permit was never noted, or
+    /// the candidate was refused the last time.
     pub current_first: bool,
     /// Whether lagging hosts were given the candidate once more.
     pub applied_again: bool,
@@ -219,7 +220,6 @@ async fn settle_known(
         stored.stage.iter().find(|open| open.id == attempt).ok_or_else(|| VaultError::NoAttempt(attempt.to_owned()))?;
     let title = stored.record.title.as_str();
     let plan = &attempt.plan;
-    let is_recovered = matches!(known, Known::Unknown(None));
     let (sure, mut fault, applied) = match known {
         Known::NoPermit(fault) => (Sure::NoPermit, Some(fault), None),
         Known::DefiniteNo(fault) => (Sure::No, Some(fault), None),
@@ -242,17 +242,18 @@ async fn settle_known(
         };
     };
     let mut warnings = applied.as_ref().map(|applied| applied.warnings.clone()).unwrap_or_default();
-    let current_is_refused = attempt.excludes(&Excluded::Current);
+    let candidate_is_refused = attempt.excluded.contains(&Excluded::Candidate);
+    let current_is_refused = attempt.excluded.contains(&Excluded::Current);
     let mut facts = Facts {
         known: sure,
-        candidate: Heard::NotAsked,
+        candidate: if candidate_is_refused && current_is_refused { Heard::Refused } else { Heard::NotAsked },
         current: if current_is_refused { Heard::Refused } else { Heard::NotAsked },
         asked_again: plan.traits.settle_ms == 0 || plan.traits.lockout_sensitive,
-        in_between: attempt.permit.is_some() && !current_is_refused,
+        in_between: attempt.permit.is_some() && !current_is_refused && !candidate_is_refused,
         abandoned: Heard::NotAsked,
         can_reset: plan.admin.is_some() && plan.traits.admin_reset && attempt.permit.is_some(),
         verify: plan.traits.verify,
-        current_first: plan.traits.lockout_sensitive && attempt.permit.is_none(),
+        current_first: candidate_is_refused || plan.traits.lockout_sensitive && attempt.permit.is_none(),
         applied_again: false,
         overlap: plan.traits.overlap == Overlap::Both,
     };
@@ -266,8 +267,7 @@ async fn settle_known(
                 engine.progress(title, "proving the new credential");
                 facts.candidate = match sure {
                     Sure::Yes => prove(engine, plan, candidate, rotator).await,
-                    // Right after a change its candidate is the likely one; later, none is.
-                    _ => ask_if_room(engine, plan, candidate, u32::from(is_recovered), rotator).await,
+                    _ => ask_once(engine, lease, uid, attempt, candidate, Excluded::Candidate, rotator).await?,
                 };
                 // A rotator that answers with another one than was staged may be wrong.
                 if let Some(staged) = &attempt.candidate
@@ -280,15 +280,13 @@ async fn settle_known(
             }
             Step::AskCurrent => {
                 engine.progress(title, "asking for the old credential");
-                let more = u32::from(is_recovered && facts.candidate == Heard::NotAsked);
-                facts.current = ask_if_room(engine, plan, &plan.current, more, rotator).await;
-                if facts.current == Heard::Refused && plan.traits.lockout_sensitive {
-                    durable(|| engine.vault.exclude(lease, uid, &attempt.id, &Excluded::Current))?;
-                }
+                facts.current =
+                    ask_once(engine, lease, uid, attempt, &plan.current, Excluded::Current, rotator).await?;
             }
             Step::AskOnceMore => {
                 facts.in_between = false;
-                facts.candidate = ask(engine, plan, candidate, rotator).await;
+                facts.candidate =
+                    ask_once(engine, lease, uid, attempt, candidate, Excluded::Candidate, rotator).await?;
             }
             Step::WaitAndAskAgain => {
                 facts.asked_again = true;
@@ -503,24 +501,31 @@ async fn quiet(engine: &Engine, attempt: &Attempt, title: &str, speaking: &Proce
 
 /// Asks about a credential that may be refused: counted durably first.
 pub(crate) async fn ask(engine: &Engine, plan: &Plan, credential: &Credential, rotator: &mut Conversation) -> Heard {
-    ask_if_room(engine, plan, credential, 0, rotator).await
-}
-
-/// The same where so many more could be asked about after it.
-async fn ask_if_room(
-    engine: &Engine,
-    plan: &Plan,
-    credential: &Credential,
-    more: u32,
-    rotator: &mut Conversation,
-) -> Heard {
     if credential.is_empty() {
         return Heard::Refused;
     }
-    match budget::question(engine, plan, more) {
+    match budget::question(engine, plan) {
         Ok(log_in) => heard(Some(log_in), verify(plan, credential, rotator).await),
         Err(fault) => Heard::CannotAsk(Box::new(fault)),
     }
+}
+
+/// The same while an attempt is settled. Where refusals are counted, one is
+/// noted, so that the next window of the budget goes on where this one ended.
+async fn ask_once(
+    engine: &Engine,
+    lease: &Lease,
+    uid: &Uid,
+    attempt: &Attempt,
+    credential: &Credential,
+    which: Excluded,
+    rotator: &mut Conversation,
+) -> Result<Heard, VaultError> {
+    let heard = ask(engine, &attempt.plan, credential, rotator).await;
+    if heard == Heard::Refused && attempt.plan.traits.lockout_sensitive {
+        durable(|| engine.vault.exclude(lease, uid, &attempt.id, &which))?;
+    }
+    Ok(heard)
 }
 
 /// Asks again and again, at ever greater intervals, until the target has had
@@ -617,18 +622,16 @@ pub(crate) async fn ask_abandoned(
             continue;
         }
         let this = Excluded::Abandoned(past.attempt);
-        if settled.is_some_and(|(_, attempt)| attempt.excludes(&this)) {
+        if settled.is_some_and(|(_, attempt)| attempt.excluded.contains(&this)) {
             continue;
         }
-        match ask(engine, plan, &past.credential, rotator).await {
+        let heard = match settled {
+            Some((lease, attempt)) => ask_once(engine, lease, uid, attempt, &past.credential, this, rotator).await?,
+            None => ask(engine, plan, &past.credential, rotator).await,
+        };
+        match heard {
             Heard::Accepted => return Ok((Heard::Accepted, Some(past.credential))),
-            Heard::Refused => {
-                if let Some((lease, attempt)) = settled
-                    && plan.traits.lockout_sensitive
-                {
-                    durable(|| engine.vault.exclude(lease, uid, &attempt.id, &this))?;
-                }
-            }
+            Heard::Refused => {}
             other => return Ok((other, None)),
         }
     }

@@ -48,14 +48,18 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Whether that one need not be asked for. Once everything was refused, a
-    /// person may have made any of them right again.
-    pub(crate) fn excludes(&self, one: &Excluded) -> bool {
-        self.parked.is_none() && self.excluded.contains(one)
+    /// Leaves it to a person, who may make any of its credentials right again.
+    pub(crate) fn park(&mut self, reason: &str) {
+        self.parked = Some(reason.to_owned());
+        self.excluded.clear();
     }
 
-    /// Notes that it was refused.
+    /// Notes that it was refused. The candidate counts from the time on when
+    /// the current one was refused: the change may have come in between.
     pub(crate) fn exclude(&mut self, one: &Excluded) {
+        if *one == Excluded::Current {
+            self.excluded.retain(|other| *other != Excluded::Candidate);
+        }
         if !self.excluded.contains(one) {
             self.excluded.push(one.clone());
         }
@@ -66,6 +70,8 @@ impl Attempt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Excluded {
+    /// The attempt's own.
+    Candidate,
     /// The one that was current when the attempt began.
     Current,
     /// The abandoned candidate of this attempt.
@@ -75,6 +81,7 @@ pub enum Excluded {
 impl fmt::Display for Excluded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Candidate => f.write_str("the new credential is refused"),
             Self::Current => f.write_str("the old credential is refused"),
             Self::Abandoned(attempt) => write!(f, "the abandoned candidate of attempt {attempt} is refused"),
         }

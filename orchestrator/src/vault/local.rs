@@ -714,7 +714,7 @@ impl Vault for LocalVault {
         if let Some(attempt) = attempt {
             return self.on_attempt(lease, uid, attempt, move |txn, held| {
                 let mut open = held.open;
-                open.parked = Some(reason.clone());
+                open.park(&reason);
                 txn.view.put_attempt(held.record, held.id, &open)?;
                 Ok(("parked", Some(reason)))
             });

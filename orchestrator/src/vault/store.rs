@@ -989,7 +989,7 @@ impl Vault for StoreVault {
     fn park(&self, lease: &Lease, uid: &Uid, attempt: Option<&str>, reason: &str) -> Result<(), VaultError> {
         self.held(lease, uid, attempt, |state, now| {
             match attempt {
-                Some(attempt) => state.attempt(attempt)?.parked = Some(reason.to_owned()),
+                Some(attempt) => state.attempt(attempt)?.park(reason),
                 None => state.parked = Some(Parked { reason: reason.to_owned(), at: now }),
             }
             Ok(("parked", Some(reason.to_owned())))

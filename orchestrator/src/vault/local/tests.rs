@@ -580,9 +580,11 @@ fn candidates_are_erased_without_permit_and_kept_with_one() {
     vault.minted(&lease, &uid(1), "b", &secret("minted")).unwrap();
     vault.minted(&lease, &uid(1), "b", &secret("minted")).unwrap();
     assert!(matches!(vault.minted(&lease, &uid(1), "b", &secret("other")), Err(VaultError::Conflict { .. })));
-    let excluded = [Excluded::Current, Excluded::Abandoned("a".into())];
-    excluded.iter().for_each(|one| vault.exclude(&lease, &uid(1), "b", one).unwrap());
-    assert_eq!(vault.read_back(&uid(1), "b").unwrap().excluded, excluded);
+    let others = [Excluded::Current, Excluded::Abandoned("a".into())];
+    for one in [&Excluded::Candidate].into_iter().chain(&others).chain(&others) {
+        vault.exclude(&lease, &uid(1), "b", one).unwrap();
+    }
+    assert_eq!(vault.read_back(&uid(1), "b").unwrap().excluded, others);
     vault.park(&lease, &uid(1), Some("b"), "look").unwrap();
     assert_eq!(vault.open_items().unwrap()[0].state, RecordState::Parked);
     vault.abandon(&lease, &uid(1), "b", "refused", None).unwrap();
