@@ -11,7 +11,7 @@
 mod promises;
 mod world;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use lab::interposer::{Interposer, Kill, MessageDirection, Victim, When};
 use lab::{DomainController, DomainOptions, NameServer, Openldap, OpenldapOptions, Proxy, process, wait_until};
@@ -471,13 +471,11 @@ fn an_open_attempt_is_settled_however_few_questions_a_window_allows() {
 
 /// Begins a rotation whose rotator ends when it is told to go.
 fn killed_before_the_change(world: &World) {
-    let place = world.turnlock.home().join("bin");
-    fs::create_dir_all(&place).unwrap();
-    fs::copy(lab::bin("turnlock").unwrap(), place.join("turnlock")).unwrap();
+    let program = world.turnlock.own_program(&lab::bin("turnlock").unwrap()).unwrap();
     let rotator = lab::bin("turnlock-adpasswd").unwrap();
     let kill = Kill { victim: Victim::Rotator, direction: MessageDirection::ToRotator, number: 3, when: When::Before };
-    let interposer = Interposer::install(&place, &rotator, Some(kill)).unwrap();
-    let mut rotate = world.turnlock.program_at(&place.join("turnlock"), &["rotate", "App"]);
+    let interposer = Interposer::beside(&program, &rotator, Some(kill)).unwrap();
+    let mut rotate = world.turnlock.program_at(&program, &["rotate", "App"]);
     let output = process::run(rotate.env("TURNLOCK_KEY_FILE", world.turnlock.key_file()), b"").unwrap();
     assert!(output.status == 5 && interposer.has_killed(), "{}", output.stderr);
 }

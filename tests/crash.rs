@@ -91,12 +91,9 @@ struct Stage<'a, T: Target> {
 impl<'a, T: Target> Stage<'a, T> {
     fn new(target: &'a T, story: Story) -> Self {
         let turnlock = target.turnlock();
-        let place = turnlock.home().join("bin");
-        fs::create_dir_all(&place).unwrap();
-        let program = place.join("turnlock");
-        fs::copy(lab::bin("turnlock").unwrap(), &program).unwrap();
+        let program = turnlock.own_program(&lab::bin("turnlock").unwrap()).unwrap();
         let rotator = lab::bin(&format!("turnlock-{}", target.plugin())).unwrap();
-        let interposer = Interposer::install(&place, &rotator, None).unwrap();
+        let interposer = Interposer::beside(&program, &rotator, None).unwrap();
         let stage = Self { target, story, turnlock, program, interposer, rotator, shim: Shim::build().unwrap() };
 
         assert_eq!(stage.run(&["vault", "init"], &[]).status, 0);

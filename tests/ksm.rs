@@ -830,15 +830,13 @@ enum With {
 
 impl Stage {
     fn new(keeper: Keeper, uid: String, with: With) -> Self {
-        let home = keeper.world.turnlock.home();
-        let (place, plugins) = (home.join("bin"), home.join("plugins"));
-        fs::create_dir_all(&place).unwrap();
-        let program = place.join("turnlock");
-        fs::copy(lab::bin("turnlock").unwrap(), &program).unwrap();
+        let built = lab::bin("turnlock").unwrap();
+        let others = built.parent().unwrap();
+        let program = keeper.world.turnlock.own_program(&built).unwrap();
+        let plugins = keeper.world.turnlock.plugin_directory();
         let vault = lab::bin("turnlock-vault-ksm").unwrap();
-        let others = lab::bin("turnlock").unwrap().parent().unwrap().to_owned();
         let (real, interposer) = match with {
-            With::Vault => (vault.clone(), Interposer::install(&place, &vault, None).unwrap()),
+            With::Vault => (vault.clone(), Interposer::beside(&program, &vault, None).unwrap()),
             With::Rotator(name) => {
                 let rotator = lab::bin(&format!("turnlock-{name}")).unwrap();
                 (rotator.clone(), Interposer::install(&plugins, &rotator, None).unwrap())

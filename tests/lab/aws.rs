@@ -3,7 +3,6 @@
 //! works is told by AWS's own library for Python, not by us.
 
 use std::{
-    cell::RefCell,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -25,7 +24,7 @@ pub const ACCOUNT: &str = "123456789012";
 /// A running service that is gone when this value is.
 pub struct Aws {
     stand_in: StandIn<Script>,
-    client: RefCell<Option<python::Client>>,
+    client: python::OnDemand,
 }
 
 /// An access key with its secret.
@@ -45,7 +44,7 @@ impl Aws {
         let site = Site::new("aws", None, &Authority::new()?, names)?;
         process::write_file(&site.file("server.py"), SERVER)?;
         let moto = Script::with(python::program()?);
-        Ok(Self { stand_in: StandIn::start(moto, site)?, client: RefCell::default() })
+        Ok(Self { stand_in: StandIn::start(moto, site)?, client: python::OnDemand::default() })
     }
 
     /// Its TCP port on loopback.
@@ -172,16 +171,12 @@ impl Aws {
     }
 
     fn through_boto(&self, question: &Value) -> Result<bool> {
-        let mut client = self.client.borrow_mut();
-        if client.is_none() {
+        let start = || {
             let service = format!("https://127.0.0.1:{}", self.stand_in.port());
             let ca = self.ca_path().display().to_string();
-            *client = Some(python::Client::start("boto3", CLIENT, &[&service, &ca])?);
-        }
-        let told = match client.as_mut() {
-            Some(client) => client.ask(question)?,
-            None => return Err(LabError::new("there is no client")),
+            python::Client::start("boto3", CLIENT, &[&service, &ca])
         };
+        let told = self.client.ask(start, question)?;
         match told.get("code").and_then(Value::as_str) {
             None if told.get("arn").is_some() => Ok(true),
             Some("InvalidClientTokenId" | "SignatureDoesNotMatch") => Ok(false),

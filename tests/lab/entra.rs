@@ -3,7 +3,7 @@
 //! what it does not prove; whether a password works is told by Microsoft's own
 //! library, not by us.
 
-use std::{cell::RefCell, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ pub const TENANT: &str = "9f1c0a52-6a0c-4d2e-8f4b-0b8a3c1d7e55";
 /// A running stand-in that is gone when this value is.
 pub struct Entra {
     stand_in: StandIn<Script>,
-    client: RefCell<Option<python::Client>>,
+    client: python::OnDemand,
 }
 
 /// An application's certificate and private key, both PEM.
@@ -57,7 +57,7 @@ impl Entra {
     pub fn start(names: &[&str]) -> Result<Self> {
         let site = Site::new("entra", None, &Authority::new()?, names)?;
         process::write_file(&site.file("server.py"), SERVER)?;
-        Ok(Self { stand_in: StandIn::start(Script::plain()?, site)?, client: RefCell::default() })
+        Ok(Self { stand_in: StandIn::start(Script::plain()?, site)?, client: python::OnDemand::default() })
     }
 
     /// Its TCP port on loopback.
@@ -132,16 +132,12 @@ impl Entra {
 
     /// A question to MSAL, which `entra/client.py` describes, and its answer.
     pub fn through_msal(&self, question: &Value) -> Result<Value> {
-        let mut client = self.client.borrow_mut();
-        if client.is_none() {
+        let start = || {
             let service = format!("https://127.0.0.1:{}", self.stand_in.port());
             let ca = self.ca_path().display().to_string();
-            *client = Some(python::Client::start("MSAL", CLIENT, &[&service, TENANT, &ca])?);
-        }
-        match client.as_mut() {
-            Some(client) => client.ask(question),
-            None => Err(LabError::new("there is no client")),
-        }
+            python::Client::start("MSAL", CLIENT, &[&service, TENANT, &ca])
+        };
+        self.client.ask(start, question)
     }
 
     /// Everything the server has logged, across restarts.

@@ -11,7 +11,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LabError, Result, bin, error::Context, process::write_file};
+use crate::{
+    LabError, Result, bin,
+    error::Context,
+    process::{put_program, write_file},
+};
 
 /// The name of the configuration, beside the stand-in.
 pub const CONFIG: &str = "interposer.json";
@@ -116,20 +120,20 @@ pub struct Interposer {
 }
 
 impl Interposer {
+    /// [`Self::install`] beside another program, `turnlock` above all.
+    pub fn beside(neighbour: &Path, program: &Path, kill: Option<Kill>) -> Result<Self> {
+        Self::install(neighbour.parent().unwrap_or(neighbour), program, kill)
+    }
+
     /// Puts the stand-in for `program` into `directory`, under the program's own name.
     pub fn install(directory: &Path, program: &Path, kill: Option<Kill>) -> Result<Self> {
         let name =
             program.file_name().ok_or_else(|| LabError::new(format!("{} has no file name", program.display())))?;
         let place = directory.join(name);
-        let stand_in = bin("lab-interposer")?;
         if place.exists() {
             fs::remove_file(&place).could_not(|| format!("remove {}", place.display()))?;
         }
-        // A copy that was just written can be "busy" when another thread forks at
-        // that moment; a link cannot. Two file systems leave no choice.
-        if fs::hard_link(&stand_in, &place).is_err() {
-            fs::copy(&stand_in, &place).could_not(|| format!("copy {}", stand_in.display()))?;
-        }
+        put_program(&bin("lab-interposer")?, &place)?;
         let log = directory.join("interposer.log");
         let installed = Self { directory: directory.to_owned(), log };
         installed.configure(program, kill)?;

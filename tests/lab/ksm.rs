@@ -4,10 +4,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "reading a JSON value by name gives null where there is none")]
 
-use std::{
-    cell::RefCell,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -23,7 +20,7 @@ const CLIENT: &str = include_str!("ksm/client.py");
 /// A running stand-in that is gone when this value is.
 pub struct Ksm {
     stand_in: StandIn<Script>,
-    client: RefCell<Option<python::Client>>,
+    client: python::OnDemand,
 }
 
 impl Ksm {
@@ -33,7 +30,7 @@ impl Ksm {
         process::write_file(&site.file("server.py"), SERVER)?;
         let kept = site.file("state.json").into_os_string();
         let script = Script { more: vec![kept], ..Script::with(python::program()?) };
-        Ok(Self { stand_in: StandIn::start(script, site)?, client: RefCell::default() })
+        Ok(Self { stand_in: StandIn::start(script, site)?, client: python::OnDemand::default() })
     }
 
     /// Where it listens, as configurations name it.
@@ -126,14 +123,7 @@ impl Ksm {
 
     /// A question to Keeper's SDK for Python, which `ksm/client.py` describes, and its answer.
     pub fn through_sdk(&self, question: &Value) -> Result<Value> {
-        let mut client = self.client.borrow_mut();
-        if client.is_none() {
-            *client = Some(self.client(&self.stand_in.site.file("python.json"))?);
-        }
-        let answer = match client.as_mut() {
-            Some(client) => client.ask(question)?,
-            None => return Err(LabError::new("there is no client")),
-        };
+        let answer = self.client.ask(|| self.client(&self.stand_in.site.file("python.json")), question)?;
         match answer.get("error").and_then(Value::as_str) {
             None => Ok(answer["value"].clone()),
             Some(error) => Err(LabError::new(error.to_owned())),
@@ -142,7 +132,7 @@ impl Ksm {
 
     /// Makes the next question come from another process of the same device.
     pub fn new_client(&self) {
-        *self.client.borrow_mut() = None;
+        self.client.end();
     }
 
     fn client(&self, config: &Path) -> Result<python::Client> {

@@ -42,6 +42,7 @@ impl Default for OracleOptions {
 /// server stores them: `APP` is who logs in as `app`, `"APP"` or `APP`.
 pub struct OracleServer {
     stand_in: StandIn<Server>,
+    client: python::OnDemand,
 }
 
 impl OracleServer {
@@ -58,7 +59,7 @@ impl OracleServer {
             process::write_file(&site.file(name), text)?;
         }
         let server = Server { ports: Cell::default(), real: Real::told_by("oracle", options.real)? };
-        Ok(Self { stand_in: StandIn::start(server, site)? })
+        Ok(Self { stand_in: StandIn::start(server, site)?, client: python::OnDemand::default() })
     }
 
     /// The address it listens at.
@@ -166,9 +167,11 @@ impl OracleServer {
                 .into_iter()
                 .for_each(|asked| drop(asked.insert("connect".to_owned(), json!(connect))));
         }
-        let output = process::run(&mut python::script(CLIENT, &[])?, asked.to_string().as_bytes())?;
-        serde_json::from_str(&output.stdout)
-            .map_err(|_| LabError::new(format!("Oracle's driver failed: {}{}", output.stdout, output.stderr)))
+        let told = self.client.ask(|| python::Client::start("Oracle's driver", CLIENT, &[]), &asked)?;
+        match told.get("wrong") {
+            None => Ok(told),
+            Some(wrong) => Err(LabError::new(format!("Oracle's driver failed: {wrong}"))),
+        }
     }
 
     /// Everything the server has logged, across restarts.

@@ -356,6 +356,16 @@ pub fn ground() -> PathBuf {
     if environment("TMPDIR").is_none() && roomy { memory.to_owned() } else { std::env::temp_dir() }
 }
 
+/// Puts a program at another place.
+pub fn put_program(program: &Path, place: &Path) -> Result<()> {
+    // A copy that was just written can be "busy" when another thread forks at
+    // that moment; a link cannot. Two file systems leave no choice.
+    if std::fs::hard_link(program, place).is_err() {
+        std::fs::copy(program, place).could_not(|| format!("copy {}", program.display()))?;
+    }
+    Ok(())
+}
+
 /// Writes a small file of the lab's own; nothing here needs to survive a power cut.
 pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     #[expect(clippy::disallowed_methods, reason = "throw-away files of tests; the durable writer is for vaults")]

@@ -127,8 +127,6 @@ struct Own {
 }
 
 const SOON: Duration = Duration::from_secs(5);
-/// How long somebody who refuses does so without looking up.
-const REFUSING: Duration = Duration::from_millis(2);
 
 impl Proxy {
     /// A proxy that passes everything on to `target` until it is told otherwise.
@@ -169,7 +167,9 @@ impl Proxy {
     pub fn set(&self, fault: Fault) -> Result<()> {
         *lock(&self.shared.fault) = fault;
         let wanted = fault != Fault::Refuse;
-        if !wanted {
+        if wanted {
+            self.unpark();
+        } else {
             self.wake();
         }
         wait_until("the proxy to change its mind", SOON, || {
@@ -177,8 +177,16 @@ impl Proxy {
         })
     }
 
-    /// Lets the listener look at what has changed.
+    /// Lets a listener that refuses look at what has changed.
+    fn unpark(&self) {
+        if let Some(listener) = &self.listener {
+            listener.thread().unpark();
+        }
+    }
+
+    /// [`Self::unpark`], also for one that waits for a connection.
     fn wake(&self) {
+        self.unpark();
         drop(TcpStream::connect(self.address));
     }
 
@@ -239,7 +247,7 @@ fn accept(shared: &Arc<Shared>, first: TcpListener, address: SocketAddr) {
                     thread::spawn(move || connect(&shared, client));
                 }
             }
-            None => wait(REFUSING),
+            None => thread::park_timeout(SOON),
         }
     }
 }
@@ -292,7 +300,7 @@ fn carry_far(client: Arc<TcpStream>, server: Arc<TcpStream>, each_way: Duration)
     drop(up.join());
 }
 
-fn carry_one_way(mut from: &TcpStream, mut to: &TcpStream, each_way: Duration) {
+fn carry_one_way(from: &TcpStream, mut to: &TcpStream, each_way: Duration) {
     let (line, arrivals) = mpsc::channel::<(Instant, Vec<u8>)>();
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -306,18 +314,25 @@ fn carry_one_way(mut from: &TcpStream, mut to: &TcpStream, each_way: Duration) {
         });
         let mut buffer = vec![0; 16 * 1024];
         loop {
-            let length = match from.read(&mut buffer) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                read => read.unwrap_or(0),
-            };
             // The end travels like everything else.
-            let bytes = buffer.get(..length).unwrap_or_default().to_vec();
-            if line.send((Instant::now() + each_way, bytes)).is_err() || length == 0 {
+            let bytes = read_some(from, &mut buffer).to_vec();
+            let over = bytes.is_empty();
+            if line.send((Instant::now() + each_way, bytes)).is_err() || over {
                 break;
             }
         }
         drop(line);
     });
+}
+
+/// What comes next; nothing at the end, however it came.
+fn read_some<'a>(mut from: &TcpStream, buffer: &'a mut [u8]) -> &'a [u8] {
+    loop {
+        match from.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => return buffer.get(..read.unwrap_or(0)).unwrap_or_default(),
+        }
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a distance: there is nothing else to wait for")]
@@ -342,15 +357,11 @@ impl Pump {
         let mut buffer = vec![0; 16 * 1024];
         let mut passed: u64 = 0;
         loop {
-            let length = match (&*self.from).read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => break,
-            };
-            let Some(bytes) = buffer.get(..length) else {
+            let bytes = read_some(&self.from, &mut buffer);
+            let length = bytes.len();
+            if length == 0 {
                 break;
-            };
+            }
             if self.swallowing.load(Ordering::SeqCst) {
                 continue;
             }

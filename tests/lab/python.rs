@@ -2,6 +2,7 @@
 //! `cargo xtask setup` in the lab's cache.
 
 use std::{
+    cell::RefCell,
     hash::{DefaultHasher, Hash, Hasher},
     io::{BufRead, BufReader, Write},
     path::PathBuf,
@@ -77,11 +78,30 @@ impl Client {
         }
     }
 
-    pub(crate) fn ask(&mut self, question: &Value) -> Result<Value> {
+    fn ask(&mut self, question: &Value) -> Result<Value> {
         let (name, mut line) = (self.name, String::new());
         self.questions.write_all(format!("{question}\n").as_bytes()).could_not(|| format!("ask {name}"))?;
         self.answers.read_line(&mut line).could_not(|| format!("hear {name}"))?;
         serde_json::from_str(&line).map_err(|error| LabError::new(format!("{name} said {line:?}: {error}")))
+    }
+}
+
+/// A client that is started when it is first asked.
+#[derive(Default)]
+pub(crate) struct OnDemand(RefCell<Option<Client>>);
+
+impl OnDemand {
+    /// Asks one question, of the client that `start` makes unless it is there.
+    pub(crate) fn ask(&self, start: impl FnOnce() -> Result<Client>, question: &Value) -> Result<Value> {
+        match &mut *self.0.borrow_mut() {
+            Some(client) => client.ask(question),
+            client => client.insert(start()?).ask(question),
+        }
+    }
+
+    /// Ends it; the next question finds another one.
+    pub(crate) fn end(&self) {
+        self.0.take();
     }
 }
 

@@ -109,6 +109,16 @@ impl Turnlock {
         self.home().join("plugins")
     }
 
+    /// A `turnlock` in a directory of its own, where a rotator's stand-in is found
+    /// beside it.
+    pub fn own_program(&self, built: &Path) -> Result<PathBuf> {
+        let place = self.home().join("bin");
+        fs::create_dir_all(&place).could_not(|| format!("create {}", place.display()))?;
+        let program = place.join("turnlock");
+        process::put_program(built, &program)?;
+        Ok(program)
+    }
+
     /// `turnlock` with these arguments, as a command that can still be changed.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         self.program("turnlock", arguments)

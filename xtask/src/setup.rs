@@ -150,7 +150,7 @@ impl Need {
     fn is_met(self) -> bool {
         let there = |name| process::find_program(name).is_some();
         match self {
-            Self::Postgresql => Postgresql::programs().is_ok() && there("psql"),
+            Self::Postgresql => Postgresql::programs().is_ok(),
             Self::Mariadb => there("mariadbd") && there("mariadb") && there("mariadb-install-db"),
             Self::Compiler => there("cc"),
             Self::Python => there("python3"),

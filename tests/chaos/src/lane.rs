@@ -56,14 +56,9 @@ impl Lane {
     pub(crate) fn open(kind: Kind, turnlock: Option<&Path>) -> Result<Self> {
         let target = kind.start()?;
         let home = Turnlock::new()?;
-        let place = home.home().join("bin");
-        let made = |error: std::io::Error| LabError::new(format!("could not furnish {}: {error}", place.display()));
-        fs::create_dir_all(&place).map_err(made)?;
-        let program = place.join("turnlock");
-        let built = turnlock.map_or_else(|| lab::bin("turnlock"), |path| Ok(path.to_owned()))?;
-        fs::copy(built, &program).map_err(made)?;
+        let program = home.own_program(&turnlock.map_or_else(|| lab::bin("turnlock"), |path| Ok(path.to_owned()))?)?;
         let rotator = lab::bin(&format!("turnlock-{}", kind.plugin()))?;
-        let interposer = Interposer::install(&place, &rotator, None)?;
+        let interposer = Interposer::beside(&program, &rotator, None)?;
         let mut accounts = Vec::new();
         for number in 0..ACCOUNTS {
             let login = format!("chaos{number:02}");
