@@ -222,6 +222,8 @@ fn one_daemon_rotates_what_is_due_another_one_stands_by_and_both_speak_to_system
     let due = lines(&due.stdout);
     assert_eq!(due.iter().filter(|one| one["overdue"] == true).count(), 2, "{due:?}");
     assert!(due.iter().any(|one| one["note"].as_str().is_some_and(|note| note.contains("every now and then"))));
+    let check = world.run(&["check", "app3"]);
+    assert!(check.status == 0 && check.stdout.contains("turnlock:schedule `every now and then`"), "{check:?}");
 
     let first = Service::start(&world, "first");
     first.hears("READY=1");

@@ -1,6 +1,7 @@
 //! `turnlock check`
 
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::json;
 use turnlock_protocol::Operation;
 use turnlock_protocol::operation::{CheckParams, Findings, MayRotate, Severity};
@@ -10,6 +11,7 @@ use crate::budget;
 use crate::child::ReadOnly;
 use crate::engine::{Engine, durable};
 use crate::failure::{Failure, exit};
+use crate::fleet;
 use crate::resolve::Options;
 use crate::rotate::duplicate;
 use crate::vault::Summary;
@@ -60,6 +62,10 @@ async fn one(engine: &Engine, record: &Summary, name: Option<&str>) -> Result<(V
     let others = durable(|| engine.vault.same_account(&plan.identity))?;
     if others.len() > 1 {
         plan.remarks.push(format!("{} records hold this account: rotate them with --with-duplicates", others.len()));
+    }
+    if let Some(wrong) = fleet::turn(record, Timestamp::now()).and_then(|turn| turn.wrong) {
+        plan.remarks
+            .push(format!("turnlock:schedule {wrong}; until it is corrected, the daemon leaves this record out"));
     }
     let mut rotator = engine.rotator_for(&mut plan).await?;
     let params =

@@ -9,7 +9,7 @@
 pub(in crate::formats) mod export;
 pub(in crate::formats) mod import;
 pub(crate) mod json;
-mod raw;
+pub(crate) mod raw;
 
 use crate::record::{Folder, Section, standard_fields};
 

@@ -168,13 +168,7 @@ impl Tls {
     pub fn client_config_with(&self, mode: Mode, provider: CryptoProvider) -> Result<ClientConfig, Fault> {
         let provider = Arc::new(provider);
         let verifier: Arc<dyn ServerCertVerifier> = match mode {
-            Mode::VerifyFull => {
-                WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(&provider))
-                    .build()
-                    .map_err(|error| {
-                        Fault::new(Kind::Tls, "the trusted authorities cannot be used").caused_by(&error)
-                    })?
-            }
+            Mode::VerifyFull => self.verifier(&provider)?,
             Mode::VerifyCa => Arc::new(Lenient { roots: Some(self.roots()?), provider: Arc::clone(&provider) }),
             Mode::Require | Mode::Disable => Arc::new(Lenient { roots: None, provider: Arc::clone(&provider) }),
         };
@@ -195,14 +189,18 @@ impl Tls {
     pub fn client_config_by_address(&self, mode: Mode) -> Result<ClientConfig, Fault> {
         let mut config = self.client_config(mode)?;
         if let (Some(name), Mode::VerifyFull) = (&self.server_name, mode) {
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let inner: Arc<dyn ServerCertVerifier> =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), provider).build().map_err(
-                    |error| Fault::new(Kind::Tls, "the trusted authorities cannot be used").caused_by(&error),
-                )?;
+            let inner = self.verifier(config.crypto_provider())?;
             config.dangerous().set_certificate_verifier(Arc::new(Named::new(name, inner)?));
         }
         Ok(config)
+    }
+
+    /// Judges the whole certificate, name and all.
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Fault> {
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(provider))
+            .build()
+            .map_err(|error| Fault::new(Kind::Tls, "the trusted authorities cannot be used").caused_by(&error))?;
+        Ok(verifier)
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use turnlock_protocol::Secret;
 
 use super::import::schema_of;
+use super::raw::RawValue;
 use super::{OURS, Shape, TOP, key_of, path_to_keeper, plain_shapes};
 use crate::formats::{Export, ExportError};
 use crate::record::{Body, Earlier, Field, FieldValue, Folder, Record, Section, Typed, Untyped, standard_fields};
@@ -147,15 +148,7 @@ impl Serialize for SlotValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Text(text) => text.serialize(serializer),
-            Self::Field(FieldValue::Text(text)) => text.serialize(serializer),
-            Self::Field(FieldValue::Other(value)) => value.serialize(serializer),
-            Self::Field(FieldValue::Parts(parts)) => {
-                let mut map = serializer.serialize_map(Some(parts.len()))?;
-                for (key, value) in parts {
-                    map.serialize_entry(key, &SlotValue::Field(value))?;
-                }
-                map.end()
-            }
+            Self::Field(value) => RawValue(value).serialize(serializer),
         }
     }
 }

@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
-use super::export::{SlotValue, folder, ours};
+use super::export::{folder, ours};
 use crate::formats::{Export, ExportError};
-use crate::record::{Body, CustomField, Field, Record};
+use crate::record::{Body, CustomField, Field, FieldValue, Record};
 
 /// Writes a list of raw records one at a time.
 #[derive(Debug)]
@@ -93,7 +93,8 @@ impl Serialize for RawCustom<'_> {
     }
 }
 
-struct RawField<'a>(&'a Field);
+/// A field of a typed record.
+pub(crate) struct RawField<'a>(pub(crate) &'a Field);
 
 impl Serialize for RawField<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -103,10 +104,29 @@ impl Serialize for RawField<'_> {
         if let Some(label) = &field.label {
             map.serialize_entry("label", label)?;
         }
-        map.serialize_entry("value", &field.value.iter().map(SlotValue::Field).collect::<Vec<_>>())?;
+        map.serialize_entry("value", &field.value.iter().map(RawValue).collect::<Vec<_>>())?;
         for (key, value) in &field.extra {
             map.serialize_entry(key, value)?;
         }
         map.end()
+    }
+}
+
+/// A value without the names of its variants.
+pub(in crate::formats) struct RawValue<'a>(pub(in crate::formats) &'a FieldValue);
+
+impl Serialize for RawValue<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            FieldValue::Text(text) => text.serialize(serializer),
+            FieldValue::Other(value) => value.serialize(serializer),
+            FieldValue::Parts(parts) => {
+                let mut map = serializer.serialize_map(Some(parts.len()))?;
+                for (key, value) in parts {
+                    map.serialize_entry(key, &RawValue(value))?;
+                }
+                map.end()
+            }
+        }
     }
 }

@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Map;
 use sha2::{Digest, Sha256};
 use turnlock_protocol::Secret;
 use zeroize::Zeroizing;
 
 use crate::formats::keeper::json::Node;
+use crate::formats::keeper::raw::RawField;
 use crate::record::{Body, Field, FieldValue, Folder, Record, Typed, Uid};
 
 /// The field that holds what stands beside a record.
@@ -174,7 +175,7 @@ impl Serialize for Fields<'_> {
         }
         let mut list = serializer.serialize_seq(None)?;
         for field in self.0 {
-            list.serialize_element(&One(field))?;
+            list.serialize_element(&RawField(field))?;
         }
         if let Some(state) = self.1 {
             list.serialize_element(&State { r#type: KIND, label: FIELD, value: [state] })?;
@@ -183,46 +184,9 @@ impl Serialize for Fields<'_> {
     }
 }
 
-struct One<'a>(&'a Field);
-
-impl Serialize for One<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let field = self.0;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("type", &field.kind)?;
-        if let Some(label) = &field.label {
-            map.serialize_entry("label", label)?;
-        }
-        map.serialize_entry("value", &field.value.iter().map(Plain).collect::<Vec<_>>())?;
-        for (name, value) in &field.extra {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
-    }
-}
-
-/// A value without the names of its variants.
-struct Plain<'a>(&'a FieldValue);
-
-impl Serialize for Plain<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            FieldValue::Text(text) => text.serialize(serializer),
-            FieldValue::Other(value) => Value::serialize(value, serializer),
-            FieldValue::Parts(parts) => {
-                let mut map = serializer.serialize_map(Some(parts.len()))?;
-                for (name, value) in parts {
-                    map.serialize_entry(name, &Plain(value))?;
-                }
-                map.end()
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
