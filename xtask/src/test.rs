@@ -20,7 +20,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     // Tests run programs of other packages, which nextest alone would not build.
     step("build the programs", || show(&mut cargo(&["build", "--workspace", "--bins", "--examples"])))?;
     step("build the vault programs", || show(vaults("build").args(["--target-dir", "target"])))?;
-    step("run the tests", || show(cargo(&["nextest", "run", "--workspace"]).args(arguments)))?;
+    // They wait for servers a fifth of their time.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) * 3 / 2;
+    step("run the tests", || {
+        let mut nextest = cargo(&["nextest", "run", "--workspace"]);
+        // By environment, so that an argument goes before it.
+        show(nextest.args(arguments).env("NEXTEST_TEST_THREADS", threads.to_string()))
+    })?;
     if arguments.is_empty() {
         step("run the documentation's examples", || show(&mut cargo(&["test", "--doc", "--workspace", "--quiet"])))?;
     }

@@ -84,9 +84,7 @@ impl Place {
 
     fn what(&self) -> Vec<&'static str> {
         let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
-        // Everything is compiled once and runs for seconds: optimizing costs more than it gains.
-        let plain = ["--config", "profile.dev.package.\"*\".opt-level=0"];
-        ["-Zbuild-std", "--target", TARGET, "--locked"].into_iter().chain(plain).chain(packages).collect()
+        ["-Zbuild-std", "--target", TARGET, "--locked"].into_iter().chain(packages).collect()
     }
 
     /// A command whose programs for Windows find this drive C, and the stand-ins there.

@@ -101,27 +101,3 @@ fn of(number: u32) -> Why {
         _ => Why::Database(number),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Account, Driver};
-
-    /// Where the libraries are there, nobody listens at that port.
-    #[test]
-    fn without_instant_client_the_way_out_is_told() {
-        let account = Account {
-            host: "127.0.0.1".to_owned(),
-            port: 1,
-            login: "app".to_owned(),
-            driver: Driver::Thick,
-            ..Account::default()
-        };
-        let log_in = LogIn::at(&account, "app", &Secret::new("wrong".to_owned())).unwrap();
-        let failed = super::log_in(&log_in, None).err().unwrap();
-        match failed.why {
-            Why::Input => assert!(failed.cause.contains("Instant Client was not found"), "{failed}"),
-            why => assert_eq!(why, Why::Connection, "{failed}"),
-        }
-    }
-}
