@@ -15,13 +15,30 @@ use serde_json::Value;
 use turnlock_kit::Secret;
 use turnlock_kit::dialogue::{Dialogue, Step};
 
+/// Whether the edits have put a secret where none belongs, such as into the
+/// login, which answers may tell.
+fn is_told_elsewhere(said: &[u8]) -> bool {
+    fn tells(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains("canary"),
+            Value::Array(values) => values.iter().any(tells),
+            Value::Object(members) => members.iter().any(|(name, value)| {
+                let is_secret = ["current", "previous", "next", "credential"].contains(&name.as_str());
+                name.contains("canary") || !is_secret && tells(value)
+            }),
+            _ => false,
+        }
+    }
+    said.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).any(|line| tells(&line))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn fuzz_serve(said in near("tests/fuzz/corpus/rotator")) {
         // A permit that the edits made up would be one.
-        prop_assume!(!said.windows(4).any(|word| word == b"true"));
+        prop_assume!(!said.windows(4).any(|word| word == b"true") && !is_told_elsewhere(&said));
         let target = Target::holding(OLD);
         let path = target.path().to_str().unwrap().to_owned();
         let said = replaced(&said, b"\"target\":\"password\"", format!("\"target\":\"{path}\"").as_bytes());
@@ -37,6 +54,7 @@ proptest! {
 
     #[test]
     fn fuzz_one_shot(input in near("tests/fuzz/corpus/rotator"), operation in prop::sample::select(vec!["check", "prepare", "verify", "finish"])) {
+        prop_assume!(!is_told_elsewhere(&input));
         let ended = call("database", &[operation], &input);
         prop_assert!(matches!(ended.status, 2 | 3), "{} {}", ended.status, ended.stderr);
         prop_assert!(!ended.stdout.contains("canary") && !ended.stderr.contains("canary"), "{:?}", ended);
