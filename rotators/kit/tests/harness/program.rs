@@ -35,7 +35,7 @@ impl Ended {
 
 /// One-shot: standard input in, everything else out.
 pub(crate) fn call(command: &mut Command, input: impl AsRef<[u8]>, stdout: impl Into<Stdio>) -> Ended {
-    let mut child = command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = started(command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.as_ref().to_vec();
     // A program that does not read its input is no reason to fail here.
@@ -54,6 +54,19 @@ pub(crate) fn ended(mut child: Child) -> Ended {
     }
 }
 
+/// A program that has begun. Where there is too much to do, wine may tell of an
+/// internal error instead of starting one.
+fn started(command: &mut Command) -> Child {
+    const INTERNAL_ERROR: i32 = 1359;
+    for _ in 0..3 {
+        match command.spawn() {
+            Err(error) if cfg!(windows) && error.raw_os_error() == Some(INTERNAL_ERROR) => {}
+            begun => return begun.unwrap(),
+        }
+    }
+    command.spawn().unwrap()
+}
+
 /// A serving rotator, and the host's side of the conversation.
 pub(crate) struct Serving {
     child: Child,
@@ -66,7 +79,7 @@ pub(crate) struct Serving {
 
 impl Serving {
     pub(crate) fn of(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = started(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
         thread::spawn(move || {
