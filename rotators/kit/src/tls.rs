@@ -167,18 +167,7 @@ impl Tls {
     /// Like [`Self::client_config`].
     pub fn client_config_with(&self, mode: Mode, provider: CryptoProvider) -> Result<ClientConfig, Fault> {
         let provider = Arc::new(provider);
-        let verifier: Arc<dyn ServerCertVerifier> = match mode {
-            Mode::VerifyFull => self.verifier(&provider)?,
-            Mode::VerifyCa => Arc::new(Lenient { roots: Some(self.roots()?), provider: Arc::clone(&provider) }),
-            Mode::Require | Mode::Disable => Arc::new(Lenient { roots: None, provider: Arc::clone(&provider) }),
-        };
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Fault::new(Kind::Internal, "no TLS version is available").caused_by(&error))?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        Ok(config)
+        configured(self.verifier(mode, &provider)?, provider)
     }
 
     /// The same for a client that expects the name in the address it is told:
@@ -187,21 +176,39 @@ impl Tls {
     /// # Errors
     /// Like [`Self::client_config`]; `invalid_input` for what no certificate can bear.
     pub fn client_config_by_address(&self, mode: Mode) -> Result<ClientConfig, Fault> {
-        let mut config = self.client_config(mode)?;
-        if let (Some(name), Mode::VerifyFull) = (&self.server_name, mode) {
-            let inner = self.verifier(config.crypto_provider())?;
-            config.dangerous().set_certificate_verifier(Arc::new(Named::new(name, inner)?));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = self.verifier(mode, &provider)?;
+        match (&self.server_name, mode) {
+            (Some(name), Mode::VerifyFull) => configured(Arc::new(Named::new(name, verifier)?), provider),
+            _ => configured(verifier, provider),
         }
-        Ok(config)
     }
 
-    /// Judges the whole certificate, name and all.
-    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Fault> {
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(provider))
-            .build()
-            .map_err(|error| Fault::new(Kind::Tls, "the trusted authorities cannot be used").caused_by(&error))?;
-        Ok(verifier)
+    /// Who judges certificates by this mode.
+    fn verifier(&self, mode: Mode, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Fault> {
+        let lenient = |roots| Arc::new(Lenient { roots, provider: Arc::clone(provider) });
+        Ok(match mode {
+            Mode::VerifyFull => {
+                WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(provider))
+                    .build()
+                    .map_err(|error| {
+                        Fault::new(Kind::Tls, "the trusted authorities cannot be used").caused_by(&error)
+                    })?
+            }
+            Mode::VerifyCa => lenient(Some(self.roots()?)),
+            Mode::Require | Mode::Disable => lenient(None),
+        })
     }
+}
+
+fn configured(verifier: Arc<dyn ServerCertVerifier>, provider: Arc<CryptoProvider>) -> Result<ClientConfig, Fault> {
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Fault::new(Kind::Internal, "no TLS version is available").caused_by(&error))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(config)
 }
 
 /// Whether it is the server that was not believed. An I/O error hides what it
